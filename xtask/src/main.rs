@@ -1,1 +1,91 @@
-fn main() {}
+//! The project's tasks: `cargo xtask <task>`.
+//!
+//! | task      | what it does                                                                        |
+//! |-----------|-------------------------------------------------------------------------------------|
+//! | `nvrtc`   | brings the pinned NVRTC releases from PyPI into `target/nvrtc/<version>/`            |
+//! | `toolkit` | brings CUDA headers, ptxas, nvdisasm and cuobjdump into `target/cuda/` (optional)    |
+//! | `vgpu`    | builds the virtual GPU and installs it as `target/vgpu/libcuda.so`                   |
+//! | `test`    | all of it that tests need, then `cargo test --workspace` on the virtual GPU          |
+//! | `run`     | runs any command with NVRTC and the virtual GPU on its library path                  |
+
+mod environment;
+mod error;
+mod fetch;
+mod pins;
+mod vgpu;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use environment::{Device, Environment};
+use error::Error;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's tasks", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fetch the pinned NVRTC releases from PyPI (checked by hash) into target/nvrtc/<version>/
+    Nvrtc,
+    /// Fetch CUDA headers, ptxas, nvdisasm and cuobjdump (checked by hash) into target/cuda/
+    Toolkit,
+    /// Build the virtual GPU and install it as target/vgpu/libcuda.so
+    Vgpu,
+    /// Run `cargo test --workspace` on the virtual GPU; further arguments go to cargo test
+    Test(Command),
+    /// Run a command with NVRTC and the virtual GPU on its library path
+    Run(Command),
+}
+
+#[derive(Args)]
+struct Command {
+    /// Use this machine's CUDA driver in place of the virtual GPU
+    #[arg(long)]
+    real_gpu: bool,
+    /// NVRTC release to compile kernels with
+    #[arg(long, default_value = pins::DEFAULT_NVRTC)]
+    nvrtc: String,
+    /// What to run, or what to pass on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<ExitCode, Error> {
+    match task {
+        Task::Nvrtc => fetch::nvrtc().map(|()| ExitCode::SUCCESS),
+        Task::Toolkit => fetch::toolkit().map(|()| ExitCode::SUCCESS),
+        Task::Vgpu => vgpu::install().map(|_| ExitCode::SUCCESS),
+        Task::Test(command) => {
+            let mut cargo = environment::cargo();
+            cargo.args(["test", "--workspace"]).args(&command.args);
+            prepare(&command)?.run(cargo)
+        }
+        Task::Run(command) => {
+            let (program, arguments) = command.args.split_first().ok_or(Error::NothingToRun)?;
+            let mut child = std::process::Command::new(program);
+            child.args(arguments);
+            prepare(&command)?.run(child)
+        }
+    }
+}
+
+/// Fetches and builds what `command` asks for and gives the environment to run it in.
+fn prepare(command: &Command) -> Result<Environment, Error> {
+    let nvrtc = fetch::nvrtc_library_dir(&command.nvrtc)?;
+    let device = if command.real_gpu { Device::Real } else { Device::Virtual(vgpu::install()?) };
+    Ok(Environment { nvrtc, device })
+}
