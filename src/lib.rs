@@ -1,1 +1,15 @@
-//! multimix
+//! MultiMix and Dense MultiMix: random convex combinations of a whole mini-batch, and the loss on them.
+
+#![warn(missing_docs)]
+
+pub mod element;
+pub mod error;
+pub mod problem;
+pub mod view;
+
+pub use element::{Dtype, Element};
+pub use error::{Error, Result};
+pub use problem::{
+    Alpha, AttentionOptions, Factor, Generator, LossOptions, Mixing, Normalise, Query, Reduction,
+};
+pub use view::{Layout, View, ViewMut};

@@ -1,0 +1,96 @@
+//! The one error type. Every message names the op, the argument, the value given and the rule it broke.
+
+/// What went wrong in a call. Nothing has been written to any output when a call returns an error about its arguments.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument has another shape than the other arguments imply.
+    #[error("{op}: {name} has shape {given:?}, but the other arguments ask for {wanted:?}")]
+    Shape {
+        /// The operation called.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// The shape given.
+        given: Vec<usize>,
+        /// The shape that the other arguments ask for.
+        wanted: Vec<usize>,
+    },
+    /// A size that must be at least one is zero.
+    #[error("{op}: {name} is 0, but must be at least 1")]
+    Empty {
+        /// The operation called.
+        op: &'static str,
+        /// The size.
+        name: &'static str,
+    },
+    /// The product of some sizes passes what can be addressed.
+    #[error("{op}: {name} = {sizes:?} has more elements than can be addressed")]
+    TooLarge {
+        /// The operation called.
+        op: &'static str,
+        /// The array that would have these sizes.
+        name: &'static str,
+        /// The sizes.
+        sizes: Vec<usize>,
+    },
+    /// A slice is too short for the shape and strides it is viewed with.
+    #[error("{op}: {name} holds {given} elements, but its shape and strides reach {wanted}")]
+    Length {
+        /// The operation called.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// Elements given.
+        given: usize,
+        /// Elements needed.
+        wanted: usize,
+    },
+    /// An output is viewed so that two of its elements share memory.
+    #[error("{op}: {name} with shape {shape:?} and strides {strides:?} maps two elements to one place")]
+    Overlap {
+        /// The operation called.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// The shape given.
+        shape: Vec<usize>,
+        /// The strides given, in elements.
+        strides: Vec<usize>,
+    },
+    /// A number lies outside of its range.
+    #[error("{op}: {name} is {given}, but must be {rule}")]
+    Value {
+        /// The operation called.
+        op: &'static str,
+        /// The argument or element, `attention[3, 5]` for example.
+        name: String,
+        /// The value given.
+        given: String,
+        /// The rule it broke.
+        rule: &'static str,
+    },
+    /// A label is not below the number of classes.
+    #[error("{op}: labels[{index}] is {given}, but there are {classes} classes (0 to {})", classes - 1)]
+    Label {
+        /// The operation called.
+        op: &'static str,
+        /// Which example.
+        index: usize,
+        /// The label given.
+        given: u64,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// The caller asked for something without giving what it needs, or gave two things that exclude each other.
+    #[error("{op}: {what}")]
+    Arguments {
+        /// The operation called.
+        op: &'static str,
+        /// What is missing or contradictory, and how to mend it.
+        what: &'static str,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,296 @@
+//! What to compute: how columns are drawn, how attention is made, how the loss is reduced; and the checks on all of it.
+//!
+//! These types carry no data. Every engine takes them, validates them through the functions here, and so accepts
+//! and refuses the same calls.
+
+use crate::error::{Error, Result};
+use crate::view::Layout;
+
+/// The smallest concentration that the sampler accepts.
+pub const ALPHA_MIN: f32 = 1e-3;
+/// The largest concentration that the sampler accepts.
+pub const ALPHA_MAX: f32 = 1e3;
+
+/// The concentration α of the Dirichlet (or Beta) distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Alpha {
+    /// One value for every column, in [1e-3, 1e3].
+    Fixed(f32),
+    /// Drawn anew for each column, uniformly from `lo` to `hi`. The paper: 0.5 to 2.
+    Uniform {
+        /// Lower end, at least 1e-3.
+        lo: f32,
+        /// Upper end, at most 1e3.
+        hi: f32,
+    },
+}
+
+impl Alpha {
+    /// The paper's choice: U[0.5, 2] for each column.
+    pub const PAPER: Alpha = Alpha::Uniform { lo: 0.5, hi: 2.0 };
+
+    /// The ends of the range: equal for a fixed value.
+    pub fn range(self) -> (f32, f32) {
+        match self {
+            Alpha::Fixed(alpha) => (alpha, alpha),
+            Alpha::Uniform { lo, hi } => (lo, hi),
+        }
+    }
+
+    fn validate(self, op: &'static str) -> Result<()> {
+        let (lo, hi) = self.range();
+        for (name, value) in [("alpha (low end)", lo), ("alpha (high end)", hi)] {
+            if !(ALPHA_MIN..=ALPHA_MAX).contains(&value) {
+                let name = if lo == hi { "alpha" } else { name };
+                let rule = "between 1e-3 and 1e3";
+                return Err(Error::Value { op, name: name.into(), given: value.to_string(), rule });
+            }
+        }
+        if lo > hi {
+            let given = format!("from {lo} to {hi}");
+            return Err(Error::Value { op, name: "alpha".into(), given, rule: "a range with lo <= hi" });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the pair generator draws one interpolation factor or many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Factor {
+    /// One λ for the whole mini-batch, as in equations (1) and (2).
+    PerBatch,
+    /// One λ for each column.
+    PerColumn,
+}
+
+/// Where the columns of Λ come from. All generators go through the same mixing and loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Generator {
+    /// λ_k ~ Dir(α) over the whole mini-batch, drawn anew at each position (MultiMix, equations 3 to 8).
+    Dirichlet {
+        /// The concentration.
+        alpha: Alpha,
+    },
+    /// Λ = λI + (1 − λ)Π with λ ~ Beta(α, α) and Π a random permutation: input and manifold mixup, equations (1) and (2).
+    ///
+    /// Column k mixes example k mod b with its partner; each run of b columns has a permutation of its own.
+    /// λ and Π are the same at all positions.
+    Pair {
+        /// Both parameters of the Beta distribution.
+        alpha: Alpha,
+        /// One λ for all columns or one for each.
+        factor: Factor,
+    },
+    /// Λ is given by the caller, of shape (r, b, n), or (1, b, n) for all positions alike. Non-negative; columns are normalised.
+    Explicit,
+}
+
+/// How mixtures are drawn: how many, from which distribution, from which random numbers.
+///
+/// A draw depends on `(seed, step, position, example, column)` alone: not on `n`, threads, tiles or device
+/// (see [`crate::sampler`]). Count `step` up once per training step; keep `seed` for the run.
+///
+/// ```
+/// use multimix::{Alpha, Mixing};
+/// let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(42);
+/// assert_eq!(mixing.n, 1000);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mixing {
+    /// Mixtures per position, at least 1.
+    pub n: usize,
+    /// The distribution of the columns of Λ.
+    pub generator: Generator,
+    /// Names the random stream of a run.
+    pub seed: u64,
+    /// Names the draw within the run.
+    pub step: u64,
+}
+
+impl Mixing {
+    /// MultiMix: columns from Dir(α) over the mini-batch.
+    pub fn dirichlet(n: usize, alpha: Alpha) -> Self {
+        Self { n, generator: Generator::Dirichlet { alpha }, seed: 0, step: 0 }
+    }
+
+    /// Pair mixing (mixup) with Beta(α, α) factors.
+    pub fn pair(n: usize, alpha: Alpha, factor: Factor) -> Self {
+        Self { n, generator: Generator::Pair { alpha, factor }, seed: 0, step: 0 }
+    }
+
+    /// Weights given by the caller.
+    pub fn explicit(n: usize) -> Self {
+        Self { n, generator: Generator::Explicit, seed: 0, step: 0 }
+    }
+
+    /// The same with another seed.
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The same with another step.
+    pub fn step(self, step: u64) -> Self {
+        Self { step, ..self }
+    }
+
+    /// Checks `n` and α, and that explicit weights are given exactly when the generator asks for them.
+    pub(crate) fn validate(
+        &self,
+        op: &'static str,
+        sizes: [usize; 2],
+        weights: Option<&Layout<3>>,
+    ) -> Result<()> {
+        let [b, r] = sizes;
+        for (name, size) in [("b", b), ("r", r), ("n", self.n)] {
+            at_least_one(op, name, size)?;
+            counter_field(op, name, size)?;
+        }
+        Layout::contiguous([r, b, self.n]).count(op, "the mix matrix (r, b, n)")?;
+        match (self.generator, weights) {
+            (Generator::Dirichlet { alpha } | Generator::Pair { alpha, .. }, None) => alpha.validate(op),
+            (Generator::Explicit, Some(layout)) => {
+                let positions = if layout.shape[0] == 1 { 1 } else { r };
+                expect_shape(op, "weights", layout.shape, [positions, b, self.n])
+            }
+            (Generator::Explicit, None) => {
+                Err(Error::Arguments { op, what: "the generator is Explicit, but no weights were given" })
+            }
+            (_, Some(_)) => {
+                Err(Error::Arguments { op, what: "weights were given, but the generator is not Explicit" })
+            }
+        }
+    }
+}
+
+/// The vector u that scores the features of an example: score_j = uᵀ z_j.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Query {
+    /// The mean of the example's features over its positions (global average pooling).
+    #[default]
+    Gap,
+    /// The classifier's row for the example's label (class activation map).
+    Cam,
+}
+
+/// How scores become attention over positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Normalise {
+    /// Negative scores are cut to zero, the rest divided by their sum. A map without positive score becomes uniform.
+    #[default]
+    ReluL1,
+    /// Softmax over positions.
+    Softmax,
+}
+
+/// How attention maps are computed from features. The default is the paper's: GAP, ReLU, l1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct AttentionOptions {
+    /// What scores a feature.
+    pub query: Query,
+    /// What makes the scores a distribution over positions.
+    pub normalise: Normalise,
+}
+
+/// How per-mixture losses become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Reduction {
+    /// The mean over all n·r mixtures.
+    Mean,
+    /// Per position Σ_k s_k CE_k / Σ_k s_k with s_k = Σ_i a_i λ_ik, then the mean over positions. A position without
+    /// attention mass contributes 0. Without attention this is [`Reduction::Mean`].
+    #[default]
+    AttentionWeighted,
+}
+
+/// What the loss computes beside the loss itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LossOptions {
+    /// How the mixtures' losses are reduced.
+    pub reduction: Reduction,
+    /// Treat attention as a constant: no gradient flows to it (the default).
+    pub detach_attention: bool,
+    /// Also report KL = CE − H(Ỹ), reduced like the loss. Costs a pass over the mixed targets.
+    pub kl: bool,
+}
+
+impl Default for LossOptions {
+    fn default() -> Self {
+        Self { reduction: Reduction::default(), detach_attention: true, kl: false }
+    }
+}
+
+pub(crate) fn at_least_one(op: &'static str, name: &'static str, size: usize) -> Result<()> {
+    if size == 0 { Err(Error::Empty { op, name }) } else { Ok(()) }
+}
+
+/// Sizes that index the sampler's counter fit 32 bits; the uppermost values are set apart for other draws.
+fn counter_field(op: &'static str, name: &'static str, size: usize) -> Result<()> {
+    if size > (1 << 31) {
+        let rule = "at most 2^31, since it indexes the random numbers";
+        return Err(Error::Value { op, name: name.into(), given: size.to_string(), rule });
+    }
+    Ok(())
+}
+
+pub(crate) fn expect_shape<const N: usize>(
+    op: &'static str,
+    name: &'static str,
+    given: [usize; N],
+    wanted: [usize; N],
+) -> Result<()> {
+    if given != wanted {
+        return Err(Error::Shape { op, name, given: given.to_vec(), wanted: wanted.to_vec() });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_label(op: &'static str, index: usize, given: u64, classes: usize) -> Result<()> {
+    if given >= classes as u64 {
+        return Err(Error::Label { op, index, given, classes });
+    }
+    Ok(())
+}
+
+/// Attention and explicit weights must be finite and not negative.
+pub(crate) fn check_non_negative(op: &'static str, value: f32, name: impl Fn() -> String) -> Result<()> {
+    if value >= 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Value { op, name: name(), given: value.to_string(), rule: "finite and not negative" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_out_of_range_is_named() {
+        for alpha in [Alpha::Fixed(0.0), Alpha::Fixed(f32::NAN), Alpha::Fixed(1001.0)] {
+            let error = Mixing::dirichlet(3, alpha).validate("weights", [2, 1], None).unwrap_err();
+            assert!(error.to_string().starts_with("weights: alpha is "), "{error}");
+        }
+        let backwards = Alpha::Uniform { lo: 2.0, hi: 0.5 };
+        assert!(Mixing::dirichlet(3, backwards).validate("weights", [2, 1], None).is_err());
+        assert!(Mixing::dirichlet(3, Alpha::PAPER).validate("weights", [2, 1], None).is_ok());
+    }
+
+    #[test]
+    fn empty_and_overflowing_sizes_are_errors() {
+        let mixing = Mixing::dirichlet(0, Alpha::PAPER);
+        assert_eq!(mixing.validate("op", [2, 1], None), Err(Error::Empty { op: "op", name: "n" }));
+        let mixing = Mixing::dirichlet(1 << 31, Alpha::PAPER);
+        let error = mixing.validate("op", [1 << 31, 1 << 31], None).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+        let mixing = Mixing::dirichlet((1 << 31) + 1, Alpha::PAPER);
+        assert!(matches!(mixing.validate("op", [2, 1], None), Err(Error::Value { .. })));
+    }
+
+    #[test]
+    fn weights_come_exactly_with_the_explicit_generator() {
+        let layout = Layout::contiguous([1, 2, 3]);
+        assert!(Mixing::explicit(3).validate("op", [2, 5], Some(&layout)).is_ok());
+        assert!(Mixing::explicit(3).validate("op", [2, 5], None).is_err());
+        assert!(Mixing::dirichlet(3, Alpha::PAPER).validate("op", [2, 5], Some(&layout)).is_err());
+        assert!(Mixing::explicit(4).validate("op", [2, 5], Some(&layout)).is_err());
+    }
+}
