@@ -1,1 +1,14 @@
-//! A virtual GPU.
+//! A virtual GPU: executes PTX on the CPU, strictly.
+//!
+//! [`program::Module`] loads PTX text, [`exec::launch`] runs a kernel of it on [`memory::GlobalMemory`]; the driver
+//! API over them is what the shared library exports.
+
+pub mod counters;
+pub mod exec;
+pub mod fault;
+pub mod memory;
+pub mod program;
+pub mod ptx;
+pub mod settings;
+
+pub use settings::{Checks, Settings};
