@@ -3,6 +3,7 @@
 //! [`program::Module`] loads PTX text, [`exec::launch`] runs a kernel of it on [`memory::GlobalMemory`]; the driver
 //! API over them is what the shared library exports.
 
+pub mod arith;
 pub mod counters;
 pub mod exec;
 pub mod fault;
