@@ -5,6 +5,7 @@
 pub mod element;
 pub mod error;
 pub mod problem;
+pub mod reference;
 pub mod view;
 
 pub use element::{Dtype, Element};

@@ -1,0 +1,81 @@
+//! Checks on sizes and values: what the loops index has been checked here first.
+
+use super::{Sizes, Targets};
+use crate::error::{Error, Result};
+use crate::problem::{at_least_one, check_label};
+
+/// No size is zero.
+pub(super) fn sizes(op: &'static str, sizes: &Sizes) -> Result<()> {
+    let Sizes { b, r, d, c, n } = *sizes;
+    [("b", b), ("r", r), ("d", d), ("c", c), ("n", n)]
+        .into_iter()
+        .try_for_each(|(name, size)| at_least_one(op, name, size))
+}
+
+/// The slice has as many elements as the shape.
+pub(super) fn length<T>(op: &'static str, name: &'static str, slice: &[T], shape: &[usize]) -> Result<()> {
+    if slice.len() == count(op, name, shape)? {
+        return Ok(());
+    }
+    Err(Error::Shape { op, name, given: vec![slice.len()], wanted: shape.to_vec() })
+}
+
+/// As [`length`], and every value is finite and not negative.
+pub(super) fn non_negative(
+    op: &'static str,
+    name: &'static str,
+    slice: &[f64],
+    shape: &[usize],
+) -> Result<()> {
+    length(op, name, slice, shape)?;
+    match slice.iter().position(|&value| !(value >= 0.0 && value.is_finite())) {
+        None => Ok(()),
+        Some(at) => Err(Error::Value {
+            op,
+            name: format!("{name}{:?}", index(at, shape)),
+            given: slice[at].to_string(),
+            rule: "finite and not negative",
+        }),
+    }
+}
+
+/// One label below c per example, or a non-negative (b, c) array.
+pub(super) fn targets(op: &'static str, sizes: &Sizes, targets: Targets<'_>) -> Result<()> {
+    match targets {
+        Targets::Labels(given) => labels(op, sizes, given),
+        Targets::Soft(rows) => non_negative(op, "targets", rows, &[sizes.b, sizes.c]),
+    }
+}
+
+/// One label below c per example.
+pub(super) fn labels(op: &'static str, sizes: &Sizes, labels: &[usize]) -> Result<()> {
+    length(op, "labels", labels, &[sizes.b])?;
+    labels.iter().enumerate().try_for_each(|(i, &label)| check_label(op, i, label as u64, sizes.c))
+}
+
+/// An array of zeros, or an error where there is no memory for it.
+pub(super) fn zeros(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<f64>> {
+    let count = count(op, name, shape)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Error::TooLarge { op, name, sizes: shape.to_vec() })?;
+    values.resize(count, 0.0);
+    Ok(values)
+}
+
+fn count(op: &'static str, name: &'static str, shape: &[usize]) -> Result<usize> {
+    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(|| Error::TooLarge {
+        op,
+        name,
+        sizes: shape.to_vec(),
+    })
+}
+
+/// The index along each axis of a place in a row-major array.
+fn index(mut at: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for axis in (0..shape.len()).rev() {
+        index[axis] = at % shape[axis];
+        at /= shape[axis];
+    }
+    index
+}
