@@ -6,6 +6,7 @@ pub mod element;
 pub mod error;
 pub mod problem;
 pub mod reference;
+pub mod sampler;
 pub mod view;
 
 pub use element::{Dtype, Element};

@@ -39,9 +39,12 @@ impl Alpha {
 
     fn validate(self, op: &'static str) -> Result<()> {
         let (lo, hi) = self.range();
-        for (name, value) in [("alpha (low end)", lo), ("alpha (high end)", hi)] {
+        let names = match self {
+            Alpha::Fixed(_) => ["alpha"; 2],
+            Alpha::Uniform { .. } => ["alpha's low end", "alpha's high end"],
+        };
+        for (name, value) in names.into_iter().zip([lo, hi]) {
             if !(ALPHA_MIN..=ALPHA_MAX).contains(&value) {
-                let name = if lo == hi { "alpha" } else { name };
                 let rule = "between 1e-3 and 1e3";
                 return Err(Error::Value { op, name: name.into(), given: value.to_string(), rule });
             }
