@@ -127,6 +127,7 @@ fn is_zero(map: &[f64]) -> bool {
 /// Equation (5), M = diag(a) Λ: M_ik = a_i Λ_ik at each position.
 ///
 /// `weights` Λ (r, b, n), `attention` (b, r); all-zero maps count as uniform ([`settle_attention`]). Gives M (r, b, n).
+/// Values that f32 can hold are safe: f64 has room for the product of any two, with no loss to subnormals.
 ///
 /// # Errors
 /// A size of 0, another length, or a value that is negative or not finite.
