@@ -1,5 +1,8 @@
 //! Execution of a launch: blocks over host threads, warps in a block, instructions over the lanes of a warp.
 
+pub(crate) mod lanes;
+pub(crate) mod window;
+
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind};
 use crate::memory::GlobalMemory;
