@@ -143,6 +143,11 @@ fn an_all_zero_map_is_uniform_and_constant() {
         mix_matrix(&sizes, &weights, Some(&attention)).unwrap(),
         mix_matrix(&sizes, &weights, Some(&settled)).unwrap()
     );
+    let d_matrix: Vec<f64> = (0..8).map(|at| f64::from(at * at)).collect();
+    let d_weights =
+        |a: &[f64]| mix_matrix_backward(&sizes, &weights, Some(a), &d_matrix, None).unwrap().weights;
+    assert_eq!(d_weights(&attention), d_weights(&settled));
+
     let logits: Vec<f64> = (0..16).map(|at| f64::from(at % 5)).collect();
     let targets = Targets::Labels(&[0, 1]);
     let inputs = LossInputs { logits: &logits, targets, weights: &weights, attention: Some(&attention) };

@@ -13,7 +13,7 @@ pub struct Classifier<'a> {
     pub labels: &'a [usize],
 }
 
-/// What [`attention`] gives.
+/// What [`attention()`] gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// u (b, d).
@@ -96,7 +96,7 @@ fn gap_queries(sizes: &Sizes, features: &[f64]) -> Result<Vec<f64>> {
     Ok(queries)
 }
 
-/// u_i = W[y_i].
+/// u_i = W\[y_i\].
 fn cam_queries(sizes: &Sizes, classifier: Classifier<'_>) -> Result<Vec<f64>> {
     let op = "reference::attention";
     let Sizes { b, d, c, .. } = *sizes;
@@ -141,14 +141,14 @@ pub struct AttentionGradient {
     pub classifier: Option<Vec<f64>>,
 }
 
-/// Backward of [`attention`] from da (b, r).
+/// Backward of [`attention()`] from da (b, r).
 ///
 /// - ReLU + l1: dt_j = (da_j − Σ_l a_l da_l) / Σ_l max(t_l, 0) where t_j > 0, else 0; 0 for a map that became uniform.
 ///   Softmax: dt_j = a_j (da_j − Σ_l a_l da_l).
 /// - dz_j = dt_j u, and du = Σ_j dt_j z_j, which goes to all z_j of the example as du / r (GAP) or to W\[y\] (CAM).
 ///
 /// # Errors
-/// As [`attention`], and a gradient of another length.
+/// As [`attention()`], and a gradient of another length.
 pub fn attention_backward(
     sizes: &Sizes,
     features: &[f64],

@@ -5,7 +5,7 @@ use super::{mix_matrix_backward, mix_targets};
 use crate::error::Result;
 use crate::problem::{LossOptions, Reduction};
 
-/// What [`loss`] and [`loss_backward`] take.
+/// What [`loss()`] and [`loss_backward`] take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossInputs<'a> {
     /// S (b, r, c): the classifier applied to each feature, unmixed.
@@ -134,7 +134,7 @@ pub fn shares(sizes: &Sizes, mass: &[f64], reduction: Reduction) -> Result<Vec<f
     Ok(shares)
 }
 
-/// What [`loss`] gives.
+/// What [`loss()`] gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loss {
     /// L = Σ q_k CE_k, in nats.
@@ -196,7 +196,7 @@ pub struct LossGradient {
     pub attention: Option<Vec<f64>>,
 }
 
-/// Backward of [`loss`], times `upstream`, the gradient of whatever the loss goes into (1 for the loss itself).
+/// Backward of [`loss()`], times `upstream`, the gradient of whatever the loss goes into (1 for the loss itself).
 ///
 /// With p_k = softmax(S̃_k) and t_k = Σ_c Ỹ_ck (1 for targets that are distributions):
 ///
@@ -206,7 +206,7 @@ pub struct LossGradient {
 /// - da as [`mix_matrix_backward`]: none from a column without mass
 ///
 /// # Errors
-/// As [`loss`].
+/// As [`loss()`].
 ///
 /// ```
 /// use multimix::LossOptions;

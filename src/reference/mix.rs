@@ -134,7 +134,7 @@ pub fn mix_targets_backward(
     Ok((d_targets, d_matrix))
 }
 
-/// What [`mix`] and [`mix_backward`] take.
+/// What [`mix()`] and [`mix_backward`] take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MixInputs<'a> {
     /// Z (b, r, d).
@@ -147,7 +147,7 @@ pub struct MixInputs<'a> {
     pub attention: Option<&'a [f64]>,
 }
 
-/// What [`mix`] gives.
+/// What [`mix()`] gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixed {
     /// Z̃ (n, r, d).
@@ -201,12 +201,12 @@ pub struct MixGradient {
     pub weights: Vec<f64>,
 }
 
-/// Backward of [`mix`] from dZ̃ (n, r, d) and, where the mixed targets are used, dỸ (n, r, c).
+/// Backward of [`mix()`] from dZ̃ (n, r, d) and, where the mixed targets are used, dỸ (n, r, c).
 ///
 /// dZ = dZ̃ M̂ᵀ, dY = dỸ M̂ᵀ, dM̂ = Zᵀ dZ̃ + Yᵀ dỸ, and from there as [`mix_matrix_backward`].
 ///
 /// # Errors
-/// As [`mix`], and gradients of another length.
+/// As [`mix()`], and gradients of another length.
 pub fn mix_backward(
     sizes: &Sizes,
     inputs: &MixInputs<'_>,

@@ -8,17 +8,17 @@
 //! |---|---|
 //! | (1)(2) Λ = λI + (1 − λ)Π | [`pair_weights`] |
 //! | (3)(4) columns of Λ sum to 1 | [`normalise_weights`] |
-//! | a = h(uᵀz), u by GAP or CAM, h by ReLU + l1 or softmax | [`attention`], [`attention_backward`] |
+//! | a = h(uᵀz), u by GAP or CAM, h by ReLU + l1 or softmax | [`attention()`], [`attention_backward`] |
 //! | an all-zero attention map is uniform | [`settle_attention`] |
 //! | (5) M = diag(a) Λ | [`reweight`] |
 //! | (6) M̂ = M diag(1ᵀM)⁻¹, with s = 1ᵀM | [`mix_matrix`], [`mix_matrix_backward`] |
 //! | (7) Z̃ = Z M̂ | [`mix_features`], [`mix_features_backward`] |
 //! | (8) Ỹ = Y M̂ | [`mix_targets`], [`mix_targets_backward`] |
-//! | (7) and (8) with all their gradients | [`mix`], [`mix_backward`] |
+//! | (7) and (8) with all their gradients | [`mix()`], [`mix_backward`] |
 //! | CE_k = −Σ_c Ỹ_ck log softmax(S̃_k)_c | [`cross_entropy`] |
 //! | H(Ỹ_k) | [`entropy`] |
 //! | q_k, the share of mixture k in the loss | [`shares`] |
-//! | L = Σ q_k CE_k | [`loss`], [`loss_backward`] |
+//! | L = Σ q_k CE_k | [`loss()`], [`loss_backward`] |
 //!
 //! # Memory order
 //! Arrays are flat, row-major, without gaps; the functions of [`Sizes`] index them.
