@@ -1,5 +1,7 @@
 //! What a launch did, counted: exact, and the same whatever the number of host threads.
 
+use serde::{Deserialize, Serialize};
+
 /// Instruction classes of the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
@@ -94,7 +96,7 @@ impl Class {
 }
 
 /// Traffic of one direction in one space that goes through 32-byte sectors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Traffic {
     /// Warp instructions with at least one active thread.
     pub requests: u64,
@@ -109,7 +111,7 @@ pub struct Traffic {
 }
 
 /// Traffic of one direction in shared memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SharedTraffic {
     /// Warp instructions with at least one active thread.
     pub requests: u64,
@@ -122,7 +124,7 @@ pub struct SharedTraffic {
 }
 
 /// Counters of one launch.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Entry name.
     pub kernel: String,
@@ -131,8 +133,10 @@ pub struct Counters {
     /// Block dimensions.
     pub block: [u32; 3],
     /// Warp instructions by [`Class`].
+    #[serde(with = "by_class")]
     pub warp_instructions: [u64; Class::COUNT],
     /// Thread instructions (active, predicate true) by [`Class`].
+    #[serde(with = "by_class")]
     pub thread_instructions: [u64; Class::COUNT],
     /// Conditional branches executed by a warp.
     pub branches: u64,
@@ -166,6 +170,22 @@ pub struct Counters {
     pub registers: u32,
     /// Shared memory per block, static and dynamic, in bytes.
     pub shared_bytes: u32,
+}
+
+/// Arrays over the classes, written as maps from class name to count.
+mod by_class {
+    use super::Class;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeMap;
+
+    pub fn serialize<S: Serializer>(counts: &[u64; Class::COUNT], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(Class::ALL.iter().map(|&class| (class.name(), counts[class as usize])))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; Class::COUNT], D::Error> {
+        let counts = BTreeMap::<String, u64>::deserialize(from)?;
+        Ok(Class::ALL.map(|class| counts.get(class.name()).copied().unwrap_or(0)))
+    }
 }
 
 impl Counters {

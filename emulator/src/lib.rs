@@ -5,11 +5,14 @@
 
 pub mod arith;
 pub mod counters;
+mod driver;
 pub mod exec;
 pub mod fault;
+mod load;
 pub mod memory;
 pub mod program;
 pub mod ptx;
 pub mod settings;
 
+pub use load::{LoadError, VirtualGpu, library_path, load, load_from};
 pub use settings::{Checks, Settings};
