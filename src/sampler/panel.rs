@@ -1,7 +1,7 @@
 //! A panel: up to 1024 neighbouring columns of one position, ordered so that SIMD registers hold one kind each.
 
 use super::gamma::{Gamma, Method, column_alpha};
-use super::tile::{Columns, LANES};
+use super::tile::{Columns, LANES, Rows};
 use super::{Domain, Stream, tile};
 use crate::problem::Alpha;
 
@@ -88,10 +88,10 @@ impl<'w> Panel<'w> {
         &self.k[..self.count]
     }
 
-    /// Draws the columns at places `start .. start + count` for `b` examples into `out`, row i at `i * stride` with
-    /// `stride` = `count` rounded up to [`LANES`]. `start` is a multiple of [`LANES`].
-    pub(crate) fn fill(&self, domain: Domain, b: usize, start: usize, count: usize, out: &mut [f32]) {
-        tile::fill(self.stream, domain, self.j, b, self.columns(start, count), out);
+    /// Draws the columns at places `start .. start + count` for all examples; `start` is a multiple of [`LANES`].
+    /// Rows are written up to `count` rounded up to [`LANES`].
+    pub(crate) fn fill(&self, domain: Domain, start: usize, count: usize, out: Rows<'_>) {
+        tile::fill(self.stream, domain, self.j, self.columns(start, count), out);
     }
 
     fn columns(&self, start: usize, count: usize) -> Columns<'_> {
@@ -128,10 +128,11 @@ mod tests {
         let stream = Stream::new(seed, 3);
         let mut scratch = vec![0u32; Panel::WORDS];
         let panel = Panel::new(&mut scratch, stream, alpha, j, 7, count);
-        let width = count.next_multiple_of(LANES);
+        let width = count.next_multiple_of(LANES) + LANES;
         let (mut simd, mut lane) = (vec![f32::NAN; b * width], vec![f32::NAN; b * width]);
-        panel.fill(Domain::Weight, b, 0, count, &mut simd);
-        tile::fill_scalar(stream, Domain::Weight, j, b, panel.columns(0, count), &mut lane);
+        panel.fill(Domain::Weight, 0, count, Rows { values: &mut simd, stride: width, b });
+        let rows = Rows { values: &mut lane, stride: width, b };
+        tile::fill_scalar(stream, Domain::Weight, j, panel.columns(0, count), rows);
         for i in 0..b {
             for (x, &k) in panel.k().iter().enumerate() {
                 let gamma = Gamma::new(column_alpha(stream, alpha, j, k), alpha);
@@ -172,31 +173,5 @@ mod tests {
         assert!(panel.k()[..panel.boosted].iter().all(|&k| boosted(k)));
         assert!(panel.k()[panel.boosted..].iter().all(|&k| !boosted(k)));
         assert!((250..420).contains(&panel.boosted), "a third of U[0.5, 2] lies below 1: {}", panel.boosted);
-    }
-
-    #[test]
-    #[ignore]
-    fn speed() {
-        let mut scratch = vec![0u32; Panel::WORDS];
-        let mut out = vec![0f32; 128 * 128];
-        for alpha in [Alpha::Fixed(1.7), Alpha::Fixed(0.5), Alpha::Fixed(1.0), Alpha::PAPER] {
-            let panel = Panel::new(&mut scratch, Stream::new(1, 1), alpha, 2, 100, 1024);
-            let mut best = f64::MAX;
-            for _ in 0..30 {
-                let start = std::time::Instant::now();
-                for t in 0..8 {
-                    panel.fill(Domain::Weight, 128, t * 128, 128, &mut out);
-                }
-                best = best.min(start.elapsed().as_secs_f64() / (8.0 * 128.0 * 128.0) * 1e9);
-            }
-            let start = std::time::Instant::now();
-            for _ in 0..10 {
-                Panel::new(&mut vec![0u32; Panel::WORDS], Stream::new(1, 1), alpha, 2, 100, 1024);
-            }
-            println!(
-                "{alpha:?}: {best:.2} ns per draw; panel {:.1} ns per column",
-                start.elapsed().as_secs_f64() * 1e9 / 10240.0
-            );
-        }
     }
 }

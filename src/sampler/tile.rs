@@ -5,6 +5,7 @@
 
 use super::gamma::{Method, SQUEEZE};
 use super::{ATTEMPTS, Domain, Stream, math, philox};
+use crate::simd::{exp2, horner, log2, shift_right};
 use pulp::{Arch, Simd, WithSimd};
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -27,31 +28,30 @@ pub(crate) struct Columns<'a> {
     pub exponential: bool,
 }
 
-/// Draws g(j, i, k) for all examples i < `b` and all columns, into `out[i * columns + x]`.
-pub(crate) fn fill(stream: Stream, domain: Domain, j: u32, b: usize, columns: Columns<'_>, out: &mut [f32]) {
-    Arch::new().dispatch(Fill { stream, domain, j, b, columns, out });
+/// Where the draws of a tile go: row i of `b` starts at `i * stride`.
+pub(crate) struct Rows<'a> {
+    pub values: &'a mut [f32],
+    pub stride: usize,
+    pub b: usize,
+}
+
+/// Draws g(j, i, k) for all examples i and all columns.
+pub(crate) fn fill(stream: Stream, domain: Domain, j: u32, columns: Columns<'_>, out: Rows<'_>) {
+    Arch::new().dispatch(Fill { stream, domain, j, columns, out });
 }
 
 /// The same one lane at a time, whatever the machine has: for tests.
 #[cfg(test)]
-pub(crate) fn fill_scalar(
-    stream: Stream,
-    domain: Domain,
-    j: u32,
-    b: usize,
-    columns: Columns<'_>,
-    out: &mut [f32],
-) {
-    Fill { stream, domain, j, b, columns, out }.with_simd(pulp::Scalar);
+pub(crate) fn fill_scalar(stream: Stream, domain: Domain, j: u32, columns: Columns<'_>, out: Rows<'_>) {
+    Fill { stream, domain, j, columns, out }.with_simd(pulp::Scalar);
 }
 
 struct Fill<'a> {
     stream: Stream,
     domain: Domain,
     j: u32,
-    b: usize,
     columns: Columns<'a>,
-    out: &'a mut [f32],
+    out: Rows<'a>,
 }
 
 impl WithSimd for Fill<'_> {
@@ -60,8 +60,9 @@ impl WithSimd for Fill<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let width = self.columns.k.len();
-        assert!(width.is_multiple_of(LANES) && self.out.len() >= self.b * width);
-        let mut drawer = Drawer { simd, fill: self, width, rejected: [(0, 0); REJECTED], count: 0 };
+        let Rows { ref values, stride, b } = self.out;
+        assert!(width.is_multiple_of(LANES) && width <= stride && values.len() >= b * stride);
+        let mut drawer = Drawer { simd, fill: self, rejected: [(0, 0); REJECTED], count: 0 };
         for x in (0..width).step_by(S::F32_LANES) {
             drawer.first_attempts(x);
             drawer.redraw();
@@ -75,7 +76,6 @@ const REJECTED: usize = 512;
 struct Drawer<'a, S> {
     simd: S,
     fill: Fill<'a>,
-    width: usize,
     /// (example, column in the tile) of the draws to be made again.
     rejected: [(u32, u32); REJECTED],
     count: usize,
@@ -109,12 +109,12 @@ impl<S: Simd> Drawer<'_, S> {
         let columns = self.fill.columns;
         let constants = self.constants(x);
         let (k, _) = S::as_simd_u32s(&columns.k[x..x + S::F32_LANES]);
-        for p in 0..self.fill.b.div_ceil(2) {
+        for p in 0..self.fill.out.b.div_ceil(2) {
             let words = self.block(k[0], p as u32);
             let (even_x, odd_x) = normal_pair(simd, words[0], words[1]);
             let even = attempt(simd, &constants, even_x, words[2]);
             self.store(2 * p, x, even);
-            if 2 * p + 1 < self.fill.b {
+            if 2 * p + 1 < self.fill.out.b {
                 let odd = attempt(simd, &constants, odd_x, words[3]);
                 self.store(2 * p + 1, x, odd);
             }
@@ -181,8 +181,8 @@ impl<S: Simd> Drawer<'_, S> {
 
     #[inline(always)]
     fn store(&mut self, i: usize, x: usize, draws: S::f32s) {
-        let (simd, at) = (self.simd, i * self.width + x);
-        let row = &mut self.fill.out[at..at + S::F32_LANES];
+        let (simd, at) = (self.simd, i * self.fill.out.stride + x);
+        let row = &mut self.fill.out.values[at..at + S::F32_LANES];
         S::as_mut_simd_f32s(row).0[0] = draws;
         if simd.first_true_m32s(simd.less_than_f32s(draws, simd.splat_f32s(0.0))) < S::F32_LANES {
             for (lane, &draw) in row.iter().enumerate() {
@@ -203,7 +203,7 @@ impl<S: Simd> Drawer<'_, S> {
                 let draws = self.simd.vectorize(RedrawGroup { drawer: self, group: group.clone(), attempt });
                 for (lane, index) in group.enumerate() {
                     let (i, x) = self.rejected[index];
-                    self.fill.out[i as usize * self.width + x as usize] = draws[lane];
+                    self.fill.out.values[i as usize * self.fill.out.stride + x as usize] = draws[lane];
                     self.rejected[kept] = (i, x);
                     kept += (draws[lane] < 0.0) as usize;
                 }
@@ -215,7 +215,7 @@ impl<S: Simd> Drawer<'_, S> {
             let (columns, x) = (&self.fill.columns, x as usize);
             let boosted = math::exp2((-1f32).mul_add(columns.inverse_alpha[x], columns.log2_d[x]));
             let draw = if x < columns.boosted { boosted } else { columns.d[x] };
-            self.fill.out[i as usize * self.width + x] = draw;
+            self.fill.out.values[i as usize * self.fill.out.stride + x] = draw;
         }
         self.count = 0;
     }
@@ -293,11 +293,6 @@ fn rounds<S: Simd>(simd: S, words: [S::u32s; 4], key: (u32, u32), count: usize) 
     [c0, c1, c2, c3]
 }
 
-#[inline(always)]
-fn shift_right<S: Simd>(simd: S, word: S::u32s, bits: u32) -> S::u32s {
-    simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s(bits))
-}
-
 /// A word's upper 23 bits as a float in [1, 2).
 #[inline(always)]
 fn one_to_two<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
@@ -308,40 +303,6 @@ fn one_to_two<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
 #[inline(always)]
 fn unit<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
     simd.sub_f32s(one_to_two(simd, word), simd.splat_f32s(math::UNIT_OFFSET))
-}
-
-#[inline(always)]
-fn horner<S: Simd, const N: usize>(simd: S, coefficients: &[f32; N], x: S::f32s) -> S::f32s {
-    let mut sum = simd.splat_f32s(coefficients[N - 1]);
-    for &coefficient in coefficients[..N - 1].iter().rev() {
-        sum = simd.mul_add_f32s(sum, x, simd.splat_f32s(coefficient));
-    }
-    sum
-}
-
-/// [`math::log2`]
-#[inline(always)]
-fn log2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let bits = simd.add_u32s(simd.transmute_u32s_f32s(x), simd.splat_u32s(math::LOG2_BIAS));
-    let fraction = simd.and_u32s(bits, simd.splat_u32s(0x007f_ffff));
-    let mantissa = simd.transmute_f32s_u32s(simd.add_u32s(fraction, simd.splat_u32s(math::SQRT_HALF_BITS)));
-    let shifted = simd.or_u32s(shift_right(simd, bits, 23), simd.splat_u32s(0x4b00_0000));
-    let exponent = simd.sub_f32s(simd.transmute_f32s_u32s(shifted), simd.splat_f32s(math::EXPONENT_OFFSET));
-    let f = simd.sub_f32s(mantissa, simd.splat_f32s(1.0));
-    simd.mul_add_f32s(f, horner(simd, &math::LOG2, f), exponent)
-}
-
-/// [`math::exp2`]
-#[inline(always)]
-fn exp2<S: Simd>(simd: S, y: S::f32s) -> S::f32s {
-    let round = simd.splat_f32s(math::ROUND);
-    let shifted = simd.add_f32s(y, round);
-    let f = simd.sub_f32s(y, simd.sub_f32s(shifted, round));
-    let mantissa = simd.mul_add_f32s(f, horner(simd, &math::EXP2, f), simd.splat_f32s(1.0));
-    let power = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
-    let value = simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(mantissa), power));
-    let zero = simd.splat_f32s(0.0);
-    simd.select_f32s(simd.less_than_f32s(y, simd.splat_f32s(math::EXP2_MIN)), zero, value)
 }
 
 /// [`math::normal_pair`]
