@@ -1,0 +1,65 @@
+// The sampler on its own: Lambda, equations (1)-(4), or the mix matrix and its masses, equations (5) and (6).
+//
+//   Lambda_ik = g_ik / sum_l g_lk        M_ik = a_i g_ik / sum_l a_l g_lk        s_k = sum_i a_i Lambda_ik
+//
+// For inspection, and for mix_backward, which reads the mix matrix from a workspace.
+//
+// kernel `weights`        out (r, b, columns) of ELEMENT, any strides; mass (r, columns) in f32
+// grid                    x = r * ceil(columns / (16 WARPS)), position slowest; a warp makes 16 columns of one position
+// block                   32 WARPS
+// dynamic shared bytes    WARPS * (64 (PANEL + 8) + 3072)
+// -DELEMENT= float|f16|bf16   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64   -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=
+//
+// Deterministic: every element is made by one lane from its own counters, sums run in the contract's order.
+#include "columns.cuh"
+
+struct WeightsParams {
+    Sampler sampler;
+    ELEMENT *out;              // null: masses only
+    float *mass;               // null: not wanted
+    i64 out_r, out_b, out_n;   // strides in elements
+    i64 mass_r;                // distance between positions; columns are contiguous
+    u32 first, columns;        // column k of out's column 0, how many columns
+    u32 matrix;                // 0: Lambda, 1: the mix matrix
+    u32 padding;
+};
+static_assert(sizeof(WeightsParams) == 160, "mirrored by the host");
+
+using WeightsColumns = Columns<DRAW, PANEL, MULTI>;
+
+// Writes a panel of the slab: 16 columns by two examples at a time, whole sectors where columns are contiguous.
+__device__ __forceinline__ void write_panel(const WeightsParams &p, const WeightsColumns &columns, u32 column, u32 begin) {
+    const u32 own = lane_id() % COLUMNS, examples = columns.examples_from(begin);
+    if (column + own >= p.columns) return;
+    ELEMENT *out = p.out + i64(columns.drawer.j) * p.out_r + i64(column + own) * p.out_n;
+    for (u32 i = lane_id() / COLUMNS; i < examples; i += 2)
+        out[i64(begin + i) * p.out_b] = from_float<ELEMENT>(columns.drawer.slab[own * WeightsColumns::PITCH + i]);
+}
+
+__device__ __forceinline__ void write_masses(const WeightsParams &p, const WeightsColumns &columns, u32 column) {
+#pragma unroll
+    for (u32 half = 0; half < 2; ++half) {
+        const u32 own = column + columns.drawer.row(half);
+        if (lane_id() % 4 == 0 && own < p.columns)
+            p.mass[i64(columns.drawer.j) * p.mass_r + own] = columns.column_mass(half);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS) weights(const __grid_constant__ WeightsParams p) {
+    extern __shared__ __align__(16) unsigned char shared[];
+    const u32 warp = threadIdx.x / 32;
+    float *slab = reinterpret_cast<float *>(shared) + warp * WeightsColumns::SLAB_FLOATS;
+    auto *scratch = reinterpret_cast<DrawScratch *>(shared + WARPS * WeightsColumns::SLAB_FLOATS * sizeof(float)) + warp;
+    const u32 tiles = ceil_div(p.columns, COLUMNS * WARPS);
+    const u32 column = (blockIdx.x % tiles * WARPS + warp) * COLUMNS;
+    if (column >= p.columns) return;
+    WeightsColumns columns(p.sampler, blockIdx.x / tiles, p.first + column, slab, scratch);
+    columns.total();
+    if (p.mass) write_masses(p, columns, column);
+    if (!p.out) return;
+    for (u32 panel = 0; panel < columns.panels(); ++panel) {
+        if (MULTI) columns.again(panel * PANEL);
+        columns.normalise(panel * PANEL, p.matrix);
+        write_panel(p, columns, column, panel * PANEL);
+    }
+}
