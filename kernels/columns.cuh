@@ -26,7 +26,7 @@ struct Sampler {
     u64 seed, step;
     const u64 *seed_and_step; // where not null: seed and step in device memory, in place of the above
     const float *attention;   // (r, b) as `prepare_attention` leaves it; null: none
-    const i32 *exponents;     // (r): the caller's attention is `attention` times 2 to this power
+    const float *scales;      // (r): `attention` is the caller's times this power of two
     const float *weights;     // explicit weights (r or 1, b, n)
     i64 weights_r, weights_b, weights_n; // their strides
     float alpha_low, alpha_high;         // equal: fixed
@@ -39,13 +39,6 @@ static_assert(sizeof(DrawScratch) == 3072, "mirrored by the host");
 __device__ __forceinline__ Stream sampler_stream(const Sampler &sampler) {
     const u64 *from = sampler.seed_and_step;
     return from ? make_stream(from[0], from[1]) : make_stream(sampler.seed, sampler.step);
-}
-
-// x times 2^exponent, in two steps so that the factor does not overflow before the product.
-__device__ __forceinline__ float scale_by_power(float x, i32 exponent) {
-    const i32 half = exponent / 2;
-    const float first = __uint_as_float(u32(half + 127) << 23), second = __uint_as_float(u32(exponent - half + 127) << 23);
-    return __fmul_rn(__fmul_rn(x, first), second);
 }
 
 // What a column's draws are multiplied by: 1 / sum, or 1 / mass after each was weighed by attention.
@@ -98,15 +91,17 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     // s_k on the scale of the caller's attention, zero without mass; 1 where no attention is given.
     __device__ __forceinline__ float column_mass(u32 half) const {
         if (!sampler.attention) return 1.0f;
-        if (!(mass[half] >= MASSLESS_BELOW)) return 0.0f;
-        return scale_by_power(__fmul_rn(mass[half], __fdiv_rn(1.0f, sum[half])), sampler.exponents[drawer.j]);
+        if (!has_mass(half)) return 0.0f;
+        return __fdiv_rn(__fdiv_rn(mass[half], sum[half]), __ldg(sampler.scales + drawer.j));
     }
 
-    // The scale that makes Lambda, or the mix matrix, of this lane's columns. Columns past the last stay zero.
+    __device__ __forceinline__ bool has_mass(u32 half) const { return mass[half] >= MASSLESS_BELOW && sum[half] > 0.0f; }
+
+    // The scale that makes Lambda, or the mix matrix, of this lane's columns. Columns of zeros stay zero.
     __device__ __forceinline__ ColumnScale scale(u32 half, bool matrix) const {
-        const bool weighed = matrix && sampler.attention && mass[half] >= MASSLESS_BELOW;
-        const bool exists = drawer.first + drawer.row(half) < sampler.n;
-        return {exists ? __fdiv_rn(1.0f, weighed ? mass[half] : sum[half]) : 0.0f, weighed};
+        const bool weighed = matrix && sampler.attention && has_mass(half);
+        const float total = weighed ? mass[half] : sum[half];
+        return {total > 0.0f ? __fdiv_rn(1.0f, total) : 0.0f, weighed};
     }
 
     // Attention of an example at this position, or 0 past the last.

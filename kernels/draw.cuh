@@ -24,7 +24,7 @@ constexpr float MASSLESS_BELOW = 7.52316384526264e-37f; // 2^-120: columns with 
 
 // A warp's scratch while it draws; free afterwards but for the first three arrays, which a second draw needs.
 struct alignas(16) DrawScratch {
-    float4 gammas[COLUMNS]; // d, c, 1 / alpha, log2 d of each column; for pairs both factors, unnormalised
+    float4 gammas[COLUMNS]; // d, c, 1 / alpha, log2 d of each column; for pairs both weights
     float largest[COLUMNS]; // log2 of the largest draw of a settled column
     u32 partners[COLUMNS];  // for pairs
     u32 tests[MOST_TESTS];  // column | example << 4

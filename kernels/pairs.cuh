@@ -19,7 +19,7 @@ __device__ __forceinline__ u32 partner_of(Stream stream, u32 b, u32 round, u32 i
     return warp_sum(before);
 }
 
-// Both weights of each column, as unnormalised gammas, and its partner.
+// Both weights of each column, which sum to one, and its partner.
 template <u32 PITCH>
 __device__ __forceinline__ void prepare_pairs(Drawer<DRAW_PAIR, PITCH> &drawer, float alpha_low, float alpha_high, u32 b,
                                               bool per_column, bool alpha_is_one) {
@@ -31,6 +31,7 @@ __device__ __forceinline__ void prepare_pairs(Drawer<DRAW_PAIR, PITCH> &drawer, 
     const float log2_other = __shfl_xor_sync(ALL_LANES, mine.log2, COLUMNS);
     if (__fadd_rn(g, __shfl_xor_sync(ALL_LANES, g, COLUMNS)) < SETTLE_BELOW)
         g = exp2_of(__fsub_rn(mine.log2, fmaxf(mine.log2, log2_other)));
+    g = __fmul_rn(g, __fdiv_rn(1.0f, __fadd_rn(g, __shfl_xor_sync(ALL_LANES, g, COLUMNS))));
     const float other = __shfl_xor_sync(ALL_LANES, g, COLUMNS);
     if (which == 0) drawer.scratch->gammas[column] = make_float4(g, other, 0.0f, 0.0f);
 #pragma unroll 1

@@ -1,0 +1,174 @@
+// Mixed features and targets: equations (5)-(8).
+//
+//   Z~ (n, r, d):  Z~_k = sum_i M_ik Z_i        Y~ (n, r, c):  Y~_k = sum_i M_ik Y_i        at each of r positions
+//
+// with Z (b, r, d) of ELEMENT, any strides; Y labels or soft rows (b, c) in f32, the same at all positions; Y~ in f32. M (b x n
+// at each position) is drawn and normalised on chip and never stored.
+//
+// kernel `mix_forward`
+// grid     x = r * ceil(n / (16 WARPS)) * splits, position slowest, then column tile, then split. A block makes 16 WARPS mixtures of
+//          one position and sweeps its split's share of the tiles of 64 channels; every split draws again.
+// block    32 WARPS threads; a warp owns 16 mixtures from the draw to the store
+// dynamic shared bytes
+//          slabs  = WARPS * 64 (PANEL + 8)
+//          stages = 2 * 9216 (f16, bf16) or 2 * 8704 (f32)
+//          (STATIONARY ? max(slabs, stages) : slabs + stages) + WARPS * ((MULTI ? 3072 : 0) + 4608)
+//          STATIONARY = MATH != 0 and not MULTI and PANEL <= 256 (16 bits) or 128 (tf32)
+// defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64
+//          -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=   -DTARGETS= 0 none, 1 labels, 2 soft
+//
+// A warp draws its slab (columns.cuh), turns it into A fragments that stay in registers (STATIONARY), and lets tiles of Z pass by,
+// double-buffered through shared memory. Exact products read the slab where it is. With MULTI the sums take one draw of all
+// panels, and each tile of channels draws them again: 1 + ceil(d / 64) + ceil(c / 64) draws of each element a split.
+//
+// Deterministic: each output is summed over the examples in order by one warp; nothing is shared between blocks.
+#include "columns.cuh"
+#include "stage.cuh"
+
+struct MixForwardParams {
+    Sampler sampler;
+    Matrix<const ELEMENT> features; // (b, r, d); channels 0: none
+    Matrix<ELEMENT> mixed;          // (n, r, d)
+    const u32 *labels;              // (b), with TARGETS 1
+    Matrix<const float> soft;       // (b, c), with TARGETS 2; channels = c in both cases
+    Matrix<float> mixed_targets;    // (n, r, c)
+    u32 column_tiles, splits;
+};
+static_assert(sizeof(MixForwardParams) == 272, "mirrored by the host");
+
+constexpr u32 THREADS = 32 * WARPS;
+constexpr u32 CHUNKS = PANEL / CHUNK<ELEMENT>; // of a panel
+constexpr bool STATIONARY = MATH != EXACT && !MULTI && PANEL <= (is_16_bit<ELEMENT> ? 256 : 128);
+constexpr u32 FRAGMENTS = STATIONARY ? PANEL / STEP<ELEMENT> : 1;
+
+using MixColumns = Columns<DRAW, PANEL, MULTI>;
+constexpr u32 SLABS_BYTES = WARPS * MixColumns::SLAB_FLOATS * 4;
+constexpr u32 STAGES_BYTES = 2 * STAGE_BYTES<ELEMENT>;
+constexpr u32 WARP_BYTES = (MULTI ? sizeof(DrawScratch) : 0) + OUT_BYTES;
+static_assert(sizeof(DrawScratch) <= OUT_BYTES, "a warp draws where it later parks tiles");
+
+struct Shared {
+    ELEMENT *stages;
+    float *slab;
+    DrawScratch *scratch;
+    void *tile;
+};
+
+__device__ __forceinline__ Shared partition() {
+    extern __shared__ __align__(16) unsigned char bytes[];
+    const u32 warp = threadIdx.x / 32;
+    constexpr u32 stages = STATIONARY ? 0 : SLABS_BYTES;
+    constexpr u32 warps = STATIONARY ? (SLABS_BYTES > STAGES_BYTES ? SLABS_BYTES : STAGES_BYTES) : SLABS_BYTES + STAGES_BYTES;
+    unsigned char *own = bytes + warps + warp * WARP_BYTES;
+    return {reinterpret_cast<ELEMENT *>(bytes + stages), reinterpret_cast<float *>(bytes) + warp * MixColumns::SLAB_FLOATS,
+            reinterpret_cast<DrawScratch *>(own), own + WARP_BYTES - OUT_BYTES};
+}
+
+// Where the rows of a sweep come from.
+enum Source { FEATURES, LABELS, SOFT };
+
+template <Source S>
+__device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 channel) {
+    if constexpr (S == FEATURES)
+        stage_elements<ELEMENT, THREADS>(to, p.features, j, begin, p.sampler.b, channel);
+    else if constexpr (S == LABELS)
+        stage_labels<ELEMENT, THREADS>(to, p.labels, begin, p.sampler.b, channel);
+    else
+        stage_soft<ELEMENT, THREADS>(to, p.soft, begin, p.sampler.b, channel);
+    commit_copies();
+}
+
+// Adds one staged chunk, whose first example is `inside` examples into the panel; `left` examples are not zero.
+template <class T>
+__device__ __forceinline__ void multiply(float (&c)[8][4], const u32 (&fragments)[FRAGMENTS][4], const float *slab,
+                                         const T *rows, u32 inside, u32 left) {
+    if constexpr (MATH == EXACT) {
+#pragma unroll 2
+        for (u32 i = 0; i < CHUNK<T> && i < left; i += 4)
+            multiply_exact<MixColumns::PITCH>(c, slab + inside + i, rows + i * STAGE_PITCH<T>);
+    } else if constexpr (STATIONARY) {
+#pragma unroll
+        for (u32 i = 0; i < CHUNK<T>; i += STEP<T>) {
+            if (i >= left) break;
+            multiply_fragment(c, fragments[(inside + i) / STEP<T>], rows + i * STAGE_PITCH<T>);
+        }
+    } else {
+#pragma unroll 2
+        for (u32 i = 0; i < CHUNK<T> && i < left; i += STEP<T>) {
+            u32 loaded[4];
+            load_fragment<T, MixColumns::PITCH>(loaded, slab + inside + i);
+            multiply_fragment(c, loaded, rows + i * STAGE_PITCH<T>);
+        }
+    }
+}
+
+// All chunks of one tile of channels.
+template <Source S>
+__device__ __forceinline__ void sum_tile(const MixForwardParams &p, const Shared &shared, MixColumns &columns,
+                                         const u32 (&fragments)[FRAGMENTS][4], float (&c)[8][4], u32 &turn, u32 tile, u32 end) {
+    const u32 b = p.sampler.b;
+#pragma unroll 1
+    for (u32 panel = 0; panel < b; panel += PANEL) {
+        if constexpr (MULTI) {
+            columns.again(panel);
+            columns.normalise(panel, true);
+        }
+#pragma unroll
+        for (u32 chunk = 0; chunk < CHUNKS; ++chunk) {
+            const u32 begin = panel + chunk * CHUNK<ELEMENT>;
+            if (begin >= b) break;
+            copies_arrived<0>();
+            __syncthreads();
+            // The next chunk goes where the last one was: all warps are past it.
+            const bool tile_ends = begin + CHUNK<ELEMENT> >= b;
+            ELEMENT *other = shared.stages + (turn + 1) % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT));
+            if (!tile_ends || tile + 1 < end)
+                stage<S>(p, other, columns.drawer.j, tile_ends ? 0 : begin + CHUNK<ELEMENT>, (tile + tile_ends) * TILE);
+            multiply(c, fragments, shared.slab, shared.stages + turn % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT)),
+                     chunk * CHUNK<ELEMENT>, b - begin);
+            ++turn;
+        }
+    }
+}
+
+// Sweeps this split's tiles of channels past the mix matrix.
+template <Source S, class Out>
+__device__ __forceinline__ void sweep(const MixForwardParams &p, const Shared &shared, MixColumns &columns,
+                                      const u32 (&fragments)[FRAGMENTS][4], const Matrix<Out> &mixed) {
+    const u32 tiles = ceil_div(mixed.channels, TILE), split = blockIdx.x % p.splits;
+    const u32 begin = u32(u64(tiles) * split / p.splits), end = u32(u64(tiles) * (split + 1) / p.splits);
+    if (begin == end) return;
+    __syncthreads();
+    stage<S>(p, shared.stages, columns.drawer.j, 0, begin * TILE);
+    u32 turn = 0;
+#pragma unroll 1
+    for (u32 tile = begin; tile < end; ++tile) {
+        float c[8][4] = {};
+        sum_tile<S>(p, shared, columns, fragments, c, turn, tile, end);
+        const u32 k = columns.drawer.first;
+        if (k >= p.sampler.n) continue;
+        Out *parked = static_cast<Out *>(shared.tile);
+        park_tile<Out, MATH>(c, parked);
+        Out *to = mixed.data + i64(k) * mixed.row + i64(columns.drawer.j) * mixed.position + i64(tile) * TILE * mixed.channel;
+        write_tile(parked, to, mixed.row, mixed.channel, min(COLUMNS, p.sampler.n - k), mixed.channels - tile * TILE,
+                   mixed.aligned);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) mix_forward(const __grid_constant__ MixForwardParams p) {
+    const Shared shared = partition();
+    const u32 tile = blockIdx.x / p.splits;
+    const u32 first = (tile % p.column_tiles * WARPS + threadIdx.x / 32) * COLUMNS;
+    MixColumns columns(p.sampler, tile / p.column_tiles, first, shared.slab, shared.scratch);
+    columns.total();
+    if constexpr (!MULTI) columns.normalise(0, true);
+    u32 fragments[FRAGMENTS][4];
+    if constexpr (STATIONARY) {
+#pragma unroll
+        for (u32 step = 0; step < FRAGMENTS; ++step)
+            load_fragment<ELEMENT, MixColumns::PITCH>(fragments[step], shared.slab + step * STEP<ELEMENT>);
+    }
+    sweep<FEATURES>(p, shared, columns, fragments, p.mixed);
+    if constexpr (TARGETS == 1) sweep<LABELS>(p, shared, columns, fragments, p.mixed_targets);
+    if constexpr (TARGETS == 2) sweep<SOFT>(p, shared, columns, fragments, p.mixed_targets);
+}
