@@ -2,11 +2,15 @@
 
 #![warn(missing_docs)]
 
+pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod element;
 pub mod error;
 pub mod problem;
 pub mod reference;
 pub mod sampler;
+mod simd;
 pub mod view;
 
 pub use element::{Dtype, Element};

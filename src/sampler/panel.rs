@@ -78,11 +78,6 @@ impl<'w> Panel<'w> {
         }
     }
 
-    /// How many columns.
-    pub(crate) fn len(&self) -> usize {
-        self.count
-    }
-
     /// Which column each place holds: place x is column `k()[x]`.
     pub(crate) fn k(&self) -> &[u32] {
         &self.k[..self.count]

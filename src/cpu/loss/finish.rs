@@ -1,0 +1,102 @@
+//! The end of a call of the loss: items summed in order, scaled, written.
+
+use super::plan::{Plan, SUM_WORDS, Sums};
+use super::{Loss, LossInput};
+use crate::cpu::pack::write_position;
+use crate::cpu::slab::Source;
+use crate::cpu::workers::{Shared, Word};
+use crate::element::Element;
+use crate::problem::Reduction;
+use crate::view::{Layout, View};
+use rayon::prelude::*;
+
+/// What is left to do when all items are done.
+pub(super) struct Finish<'a> {
+    pub plan: &'a Plan,
+    pub source: &'a Source<'a>,
+    pub results: &'a mut [Word],
+    pub upstream: f32,
+}
+
+/// A gradient on its way out.
+pub(super) type Output<T, const N: usize> = Option<(Shared<T>, Layout<N>)>;
+
+impl Finish<'_> {
+    pub fn loss(&self) -> Loss {
+        let (mut value, mut kl) = (0.0, 0.0);
+        for position in self.results.chunks_exact(self.plan.splits * self.plan.item_words()) {
+            let sums = position_sums(self.plan, position);
+            let share = self.plan.position_share(sums.mass);
+            value += share * sums.loss;
+            kl += share * (sums.loss - sums.entropy);
+        }
+        Loss { value: value as f32, kl: self.plan.kl.then_some(kl as f32) }
+    }
+
+    /// Sums each position's items and writes da, and dS unless the items wrote it themselves.
+    pub fn gradients<T: Element>(
+        &mut self,
+        input: &LossInput<'_, T>,
+        logits: Output<T, 3>,
+        attention: Output<f32, 2>,
+    ) {
+        let plan = self.plan;
+        let (item, splits) = (plan.item_words(), plan.splits);
+        if item == SUM_WORDS {
+            return;
+        }
+        let (source, upstream) = (self.source, self.upstream);
+        self.results.par_chunks_exact_mut(splits * item).enumerate().for_each(|(j, position)| {
+            let sums = position_sums(plan, position);
+            let scale = (plan.position_share(sums.mass) * upstream as f64) as f32;
+            let (total, rest) = position.split_at_mut(item);
+            let total: &mut [f32] = bytemuck::cast_slice_mut(&mut total[SUM_WORDS..]);
+            for next in rest.chunks_exact(item) {
+                let next: &[f32] = bytemuck::cast_slice(&next[SUM_WORDS..]);
+                total.iter_mut().zip(next).for_each(|(sum, value)| *sum += value);
+            }
+            let (attention_sums, d_logits) = total.split_at(if plan.attention_gradient { 3 * plan.b } else { 0 });
+            if let (Some((out, layout)), false) = (&logits, d_logits.is_empty()) {
+                // SAFETY: the output is borrowed for the whole call and this closure alone writes position j.
+                unsafe { write_position(d_logits, scale, *out, layout, j) };
+            }
+            if let (Some((out, layout)), Some(given)) = (&attention, &input.attention) {
+                let gradient = AttentionGradient { plan, source, given, j, scale, sums };
+                for i in 0..plan.b {
+                    // SAFETY: as above.
+                    unsafe { out.set(layout.offset([i, j]), gradient.of(i, attention_sums)) };
+                }
+            }
+        });
+    }
+}
+
+fn position_sums(plan: &Plan, position: &[Word]) -> Sums {
+    position.chunks_exact(plan.item_words()).map(Sums::load).fold(Sums::default(), Sums::plus)
+}
+
+struct AttentionGradient<'a> {
+    plan: &'a Plan,
+    source: &'a Source<'a>,
+    given: &'a View<'a, f32, 2>,
+    j: usize,
+    scale: f32,
+    sums: Sums,
+}
+
+impl AttentionGradient<'_> {
+    /// da_i = scale 2^e (Σ_k (Λ_ik / s_k) (dM̂_ik − Σ_l M̂_lk dM̂_lk) + Σ_k Λ_ik CE_k − L_j Σ_k Λ_ik), the last two when the reduction weighs by s.
+    fn of(&self, i: usize, sums: &[f32]) -> f32 {
+        // A map without mass was replaced by the uniform one: a constant.
+        if (0..self.plan.r).all(|j| self.given.get([i, j]) == 0.0) {
+            return 0.0;
+        }
+        let b = self.plan.b;
+        let mut sum = sums[i];
+        if self.plan.reduction == Reduction::AttentionWeighted && self.sums.mass > 0.0 {
+            sum += sums[b + i] - (self.sums.loss / self.sums.mass) as f32 * sums[2 * b + i];
+        }
+        let power = self.source.attention.as_ref().map_or(1.0, |attention| attention.scale(self.j));
+        self.scale * power * sum
+    }
+}

@@ -1,0 +1,242 @@
+//! What the loss does with one tile of columns: softmax, label terms and entropy, over a (c, columns) matrix of mixed logits.
+
+use crate::simd::{exp, log2};
+use pulp::{Arch, Simd, WithSimd};
+use std::f32::consts::LN_2;
+
+/// A row-major tile: row y starts at `y * stride`; the first `width` values of a row count.
+pub(crate) struct Tile<'a> {
+    pub values: &'a mut [f32],
+    pub stride: usize,
+    pub width: usize,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn row(&self, y: usize) -> &[f32] {
+        &self.values[y * self.stride..][..self.width]
+    }
+
+    #[inline(always)]
+    fn row_mut(&mut self, y: usize) -> &mut [f32] {
+        &mut self.values[y * self.stride..][..self.width]
+    }
+}
+
+/// fit_k = Σ_i M̂_ik S̃[y_i, k], so that CE_k = lse_k − fit_k. With `negated`, also −S̃[y_i, k] for every example i.
+pub(crate) fn label_fit(
+    logits: &Tile<'_>,
+    matrix: &[f32],
+    labels: &[u32],
+    fit: &mut [f32],
+    mut negated: Option<&mut [f32]>,
+) {
+    let (stride, width) = (logits.stride, logits.width);
+    Arch::new().dispatch(|| {
+        let fit = &mut fit[..width];
+        fit.fill(0.0);
+        for (i, &label) in labels.iter().enumerate() {
+            let (row, weights) = (logits.row(label as usize), &matrix[i * stride..][..width]);
+            fit.iter_mut().zip(weights).zip(row).for_each(|((f, m), s)| *f = m.mul_add(*s, *f));
+            if let Some(negated) = negated.as_deref_mut() {
+                negated[i * stride..][..width].iter_mut().zip(row).for_each(|(d, s)| *d = -s);
+            }
+        }
+    });
+}
+
+/// fit_k = Σ_y Ỹ_yk S̃_yk and the sum t_k = Σ_y Ỹ_yk, so that CE_k = t_k lse_k − fit_k.
+pub(crate) fn soft_fit(logits: &Tile<'_>, targets: &Tile<'_>, classes: usize, fit: &mut [f32], sum: &mut [f32]) {
+    let width = logits.width;
+    Arch::new().dispatch(|| {
+        let (fit, sum) = (&mut fit[..width], &mut sum[..width]);
+        fit.fill(0.0);
+        sum.fill(0.0);
+        for class in 0..classes {
+            let (row, target) = (logits.row(class), targets.row(class));
+            fit.iter_mut().zip(target).zip(row).for_each(|((f, t), s)| *f = t.mul_add(*s, *f));
+            sum.iter_mut().zip(target).for_each(|(sum, t)| *sum += t);
+        }
+    });
+}
+
+/// Replaces S̃ by E = exp(S̃ − max); gives lse_k = log Σ exp S̃ and the sums Σ E.
+pub(crate) fn exponentials(logits: Tile<'_>, classes: usize, lse: &mut [f32], sum: &mut [f32]) {
+    Arch::new().dispatch(Exponentials { logits, classes, lse, sum });
+}
+
+struct Exponentials<'a> {
+    logits: Tile<'a>,
+    classes: usize,
+    lse: &'a mut [f32],
+    sum: &'a mut [f32],
+}
+
+impl WithSimd for Exponentials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        const TOGETHER: usize = 4;
+        let registers = self.logits.width / S::F32_LANES;
+        let mut register = 0;
+        while register + TOGETHER <= registers {
+            self.columns::<S, TOGETHER>(simd, register * S::F32_LANES);
+            register += TOGETHER;
+        }
+        for rest in register..registers {
+            self.columns::<S, 1>(simd, rest * S::F32_LANES);
+        }
+    }
+}
+
+impl Exponentials<'_> {
+    /// R registers of columns at x.
+    #[inline(always)]
+    fn columns<S: Simd, const R: usize>(&mut self, simd: S, x: usize) {
+        let width = R * S::F32_LANES;
+        let mut max = [simd.splat_f32s(f32::NEG_INFINITY); R];
+        for class in 0..self.classes {
+            let (row, _) = S::as_simd_f32s(&self.logits.row(class)[x..x + width]);
+            for lane in 0..R {
+                max[lane] = simd.max_f32s(max[lane], row[lane]);
+            }
+        }
+        let mut sum = [simd.splat_f32s(0.0); R];
+        for class in 0..self.classes {
+            let (row, _) = S::as_mut_simd_f32s(&mut self.logits.row_mut(class)[x..x + width]);
+            for lane in 0..R {
+                row[lane] = exp(simd, simd.sub_f32s(row[lane], max[lane]));
+                sum[lane] = simd.add_f32s(sum[lane], row[lane]);
+            }
+        }
+        let (lse, _) = S::as_mut_simd_f32s(&mut self.lse[x..x + width]);
+        let (sums, _) = S::as_mut_simd_f32s(&mut self.sum[x..x + width]);
+        for lane in 0..R {
+            lse[lane] = simd.mul_add_f32s(log2(simd, sum[lane]), simd.splat_f32s(LN_2), max[lane]);
+            sums[lane] = sum[lane];
+        }
+    }
+}
+
+/// Turns E into the gradient on the scale of the sums: row y_i loses M̂_ik Σ E_k for each example i.
+pub(crate) fn subtract_labels(e: &mut Tile<'_>, matrix: &[f32], labels: &[u32], sum: &[f32]) {
+    let (stride, width) = (e.stride, e.width);
+    Arch::new().dispatch(|| {
+        for (i, &label) in labels.iter().enumerate() {
+            let weights = &matrix[i * stride..][..width];
+            let row = e.row_mut(label as usize).iter_mut().zip(weights).zip(&sum[..width]);
+            row.for_each(|((e, m), s)| *e = (-m).mul_add(*s, *e));
+        }
+    });
+}
+
+/// The same for soft targets with sums t_k: E t_k − Ỹ Σ E_k.
+pub(crate) fn subtract_targets(e: &mut Tile<'_>, targets: &Tile<'_>, classes: usize, total: &[f32], sum: &[f32]) {
+    let width = e.width;
+    Arch::new().dispatch(|| {
+        for class in 0..classes {
+            let row = e.row_mut(class).iter_mut().zip(targets.row(class)).zip(&total[..width]).zip(&sum[..width]);
+            row.for_each(|(((e, y), t), s)| *e = *e * t - y * s);
+        }
+    });
+}
+
+/// Multiplies column k of every row by `factor[k]`.
+pub(crate) fn scale_columns(tile: &mut Tile<'_>, rows: usize, factor: &[f32]) {
+    let width = tile.width;
+    Arch::new().dispatch(|| {
+        for row in 0..rows {
+            tile.row_mut(row).iter_mut().zip(&factor[..width]).for_each(|(x, f)| *x *= f);
+        }
+    });
+}
+
+/// The mixed targets Ỹ of labels: row y sums the rows of M̂ of the examples with that label; equation (8).
+pub(crate) fn mixed_labels(targets: &mut Tile<'_>, classes: usize, matrix: &[f32], labels: &[u32]) {
+    let (stride, width) = (targets.stride, targets.width);
+    Arch::new().dispatch(|| {
+        (0..classes).for_each(|class| targets.row_mut(class).fill(0.0));
+        for (i, &label) in labels.iter().enumerate() {
+            let weights = &matrix[i * stride..][..width];
+            targets.row_mut(label as usize).iter_mut().zip(weights).for_each(|(y, m)| *y += m);
+        }
+    });
+}
+
+/// H(Ỹ_k) = −Σ_y Ỹ_yk log Ỹ_yk, in nats.
+pub(crate) fn entropy(targets: &Tile<'_>, classes: usize, entropy: &mut [f32]) {
+    struct Entropy<'a>(&'a Tile<'a>, usize, &'a mut [f32]);
+    impl WithSimd for Entropy<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self(targets, classes, entropy) = self;
+            // Below the smallest normal number y log y is nothing.
+            let smallest = simd.splat_f32s(f32::MIN_POSITIVE);
+            for x in (0..targets.width).step_by(S::F32_LANES) {
+                let mut sum = simd.splat_f32s(0.0);
+                for class in 0..classes {
+                    let y = S::as_simd_f32s(&targets.row(class)[x..x + S::F32_LANES]).0[0];
+                    sum = simd.mul_add_f32s(y, log2(simd, simd.max_f32s(y, smallest)), sum);
+                }
+                let out = S::as_mut_simd_f32s(&mut entropy[x..x + S::F32_LANES]).0;
+                out[0] = simd.mul_f32s(sum, simd.splat_f32s(-LN_2));
+            }
+        }
+    }
+    Arch::new().dispatch(Entropy(targets, classes, entropy));
+}
+
+/// The gradient of attention, summed over the tile's columns; see `finish.rs`.
+///
+/// For every example i: Σ_k over_mass_ik (D_ik − Σ_l M̂_lk D_lk) f_k, and with Λ_ik = over_mass_ik s_k the sums Σ Λ_ik CE_k and Σ Λ_ik.
+pub(crate) struct AttentionSums<'a> {
+    pub d_matrix: &'a [f32],
+    pub matrix: &'a [f32],
+    pub over_mass: &'a [f32],
+    pub mass: &'a [f32],
+    pub ce: &'a [f32],
+    pub factor: &'a [f32],
+    pub stride: usize,
+    pub count: usize,
+}
+
+impl AttentionSums<'_> {
+    /// Adds to `sums` (3, b); `dot` is scratch for one value per column.
+    pub(crate) fn add_to(&self, b: usize, dot: &mut [f32], sums: &mut [f32]) {
+        let (stride, count) = (self.stride, self.count);
+        let (main, rest) = sums.split_at_mut(b);
+        let (with_ce, alone) = rest.split_at_mut(b);
+        let dot = &mut dot[..count];
+        Arch::new().dispatch(|| {
+            dot.fill(0.0);
+            for i in 0..b {
+                let rows = self.matrix[i * stride..][..count].iter().zip(&self.d_matrix[i * stride..][..count]);
+                dot.iter_mut().zip(rows).for_each(|(dot, (m, d))| *dot = m.mul_add(*d, *dot));
+            }
+            for i in 0..b {
+                let over = &self.over_mass[i * stride..][..count];
+                let d = &self.d_matrix[i * stride..][..count];
+                main[i] += lane_sum(count, |k| over[k] * (d[k] - dot[k]) * self.factor[k]);
+                with_ce[i] += lane_sum(count, |k| over[k] * self.mass[k] * self.ce[k]);
+                alone[i] += lane_sum(count, |k| over[k] * self.mass[k]);
+            }
+        });
+    }
+}
+
+/// Σ over 0..count in sixteen running sums, so that it vectorises; always in the same order.
+#[inline(always)]
+fn lane_sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0f32; LANES];
+    let whole = count - count % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += value(start + lane);
+        }
+    }
+    let rest: f32 = (whole..count).map(&value).sum();
+    sums.iter().sum::<f32>() + rest
+}

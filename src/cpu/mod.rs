@@ -1,0 +1,117 @@
+//! The CPU engine: f32, threads and SIMD, the same algorithms as the CUDA kernels.
+//!
+//! Works on strided [`View`]s of f32, f16 or bf16; arithmetic and sums are in f32. Runs on the threads of the current rayon
+//! pool; results have the same bits for any number of threads. Nothing of size n is kept: columns are drawn, normalised, used and
+//! forgotten a tile at a time. Each op comes as an allocating call and as an `_into` call on the caller's outputs and workspace,
+//! whose size a `_workspace_bytes` function tells.
+//!
+//! | op | forward | backward |
+//! |---|---|---|
+//! | Λ or M̂ | [`weights`] | |
+//! | attention from features | [`attention_forward`] | [`attention_backward`] |
+//! | mixed features and targets, equations (7), (8) | [`mix_forward`] | [`mix_backward`] |
+//! | the loss on mixed logits and targets | [`loss_forward`] | [`loss_backward`], [`loss_forward_backward`] |
+
+mod attention_scale;
+mod loss;
+mod matmul;
+mod pack;
+mod slab;
+mod workers;
+
+pub use loss::{
+    Loss, LossGradients, LossOutputs, loss_backward, loss_forward, loss_forward_backward, loss_into,
+    loss_workspace_bytes,
+};
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::problem::{self, expect_shape};
+use crate::view::View;
+
+/// What the examples are labelled with.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// One class for each example, (b), each below c.
+    Labels(&'a [u32]),
+    /// One row over the classes for each example, Y (b, c); finite, not negative.
+    Soft(View<'a, f32, 2>),
+}
+
+impl Targets<'_> {
+    fn validate(&self, op: &'static str, b: usize, c: usize) -> Result<()> {
+        match self {
+            Targets::Labels(labels) => {
+                expect_shape(op, "labels", [labels.len()], [b])?;
+                labels.iter().enumerate().try_for_each(|(i, &y)| problem::check_label(op, i, y.into(), c))
+            }
+            Targets::Soft(rows) => {
+                expect_shape(op, "targets", rows.shape(), [b, c])?;
+                check_all(op, "targets", rows)
+            }
+        }
+    }
+}
+
+/// What the loss reads.
+#[derive(Clone, Copy, Debug)]
+pub struct LossInput<'a, T> {
+    /// S (b, r, c): the classifier applied to each unmixed feature.
+    pub logits: View<'a, T, 3>,
+    /// Labels or soft targets.
+    pub targets: Targets<'a>,
+    /// a (b, r), not negative; or none for M̂ = Λ.
+    pub attention: Option<View<'a, f32, 2>>,
+    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised.
+    pub weights: Option<View<'a, f32, 3>>,
+}
+
+/// Attention and explicit weights: shapes and values.
+fn check_attention(op: &'static str, attention: Option<&View<'_, f32, 2>>, b: usize, r: usize) -> Result<()> {
+    let Some(attention) = attention else { return Ok(()) };
+    expect_shape(op, "attention", attention.shape(), [b, r])?;
+    check_all(op, "attention", attention)
+}
+
+fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>) -> Result<()> {
+    let Some(weights) = weights else { return Ok(()) };
+    let [r, b, n] = weights.shape();
+    for j in 0..r {
+        let rows = View::with_strides(&weights.data()[weights.layout().offset([j, 0, 0])..], [b, n], [
+            weights.layout().strides[1],
+            weights.layout().strides[2],
+        ])?;
+        check_all(op, "weights", &rows)?;
+    }
+    Ok(())
+}
+
+/// Every value finite and not negative.
+fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) -> Result<()> {
+    let [rows, columns] = values.shape();
+    for row in 0..rows {
+        for column in 0..columns {
+            problem::check_non_negative(op, values.get([row, column]), || format!("{name}[{row}, {column}]"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A vector of zeros, or an error where memory does not suffice.
+fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
+    let too_large = || Error::TooLarge { op, name, sizes: shape.to_vec() };
+    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(too_large)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| too_large())?;
+    values.resize(count, T::from_f32(0.0));
+    Ok(values)
+}
+
+/// A workspace of so many bytes, or an error where memory does not suffice.
+fn zeros_bytes(op: &'static str, count: usize) -> Result<Vec<u8>> {
+    let too_large = |_| Error::TooLarge { op, name: "workspace (bytes)", sizes: vec![count] };
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(count).map_err(too_large)?;
+    bytes.resize(count, 0);
+    Ok(bytes)
+}
