@@ -49,8 +49,8 @@ fn with_order() -> impl Strategy<Value = (Problem, Vec<usize>)> {
     })
 }
 
-fn without_positions(sizes: Sizes) -> Sizes {
-    Sizes { r: 1, ..sizes }
+fn problem_at_one_position() -> impl Strategy<Value = Problem> {
+    sizes().prop_map(|sizes| Sizes { r: 1, ..sizes }).prop_flat_map(problem_of)
 }
 
 proptest! {
@@ -87,7 +87,7 @@ proptest! {
 
     /// Equations (3) and (4), written as on the poster: examples as columns, r = 1, no attention.
     #[test]
-    fn one_position_without_attention_is_multimix(problem in sizes().prop_map(without_positions).prop_flat_map(problem_of)) {
+    fn one_position_without_attention_is_multimix(problem in problem_at_one_position()) {
         let sizes = &problem.sizes;
         let Sizes { b, d, c, n, .. } = *sizes;
         let inputs = MixInputs { attention: None, ..problem.mix_inputs(true) };
@@ -158,7 +158,11 @@ proptest! {
     /// Scaling the attention of one position changes neither M̂ nor the weighted loss, and divides da by the scale; so
     /// Σ_i a_i da_i = 0 at every position.
     #[test]
-    fn the_scale_of_attention_at_a_position_cancels(problem in problem(), exponent in -40..40i32, options in options()) {
+    fn the_scale_of_attention_at_a_position_cancels(
+        problem in problem(),
+        exponent in -40..40i32,
+        options in options(),
+    ) {
         let sizes = &problem.sizes;
         let scale = f64::from(exponent).exp2();
         let j = sizes.r - 1;
@@ -176,8 +180,9 @@ proptest! {
         (0..sizes.b).for_each(|i| after[sizes.attention(i, j)] *= scale);
         assert_close("da", &after, &before, 1e-13);
         for j in 0..sizes.r {
-            let products = (0..sizes.b).map(|i| problem.attention[sizes.attention(i, j)] * before[sizes.attention(i, j)]);
-            prop_assert!(products.sum::<f64>().abs() < 1e-13);
+            let places = (0..sizes.b).map(|i| sizes.attention(i, j));
+            let sum: f64 = places.map(|at| problem.attention[at] * before[at]).sum();
+            prop_assert!(sum.abs() < 1e-13);
         }
     }
 
@@ -234,7 +239,12 @@ proptest! {
 
     /// Adding a constant to the logits of a feature changes nothing, so every row of dS sums to 0.
     #[test]
-    fn a_constant_on_logits_cancels(problem in problem(), soft: bool, options in options(), constant in -3.0..3.0f64) {
+    fn a_constant_on_logits_cancels(
+        problem in problem(),
+        soft: bool,
+        options in options(),
+        constant in -3.0..3.0f64,
+    ) {
         let sizes = &problem.sizes;
         let inputs = problem.loss_inputs(soft);
         let mut shifted = problem.logits.clone();
@@ -295,7 +305,11 @@ proptest! {
     }
 
     #[test]
-    fn attention_maps_are_distributions_over_positions(problem in problem(), softmax: bool, shift in -2.0..2.0f64) {
+    fn attention_maps_are_distributions_over_positions(
+        problem in problem(),
+        softmax: bool,
+        shift in -2.0..2.0f64,
+    ) {
         let sizes = &problem.sizes;
         let normalise = if softmax { Normalise::Softmax } else { Normalise::ReluL1 };
         let options = AttentionOptions { query: Query::Gap, normalise };
