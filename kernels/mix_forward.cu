@@ -70,11 +70,11 @@ enum Source { FEATURES, LABELS, SOFT };
 template <Source S>
 __device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 channel) {
     if constexpr (S == FEATURES)
-        stage_elements<ELEMENT, THREADS>(to, p.features, j, begin, p.sampler.b, channel);
+        stage_block<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.features, j, begin, p.sampler.b, channel);
     else if constexpr (S == LABELS)
         stage_labels<ELEMENT, THREADS>(to, p.labels, begin, p.sampler.b, channel);
     else
-        stage_soft<ELEMENT, THREADS>(to, p.soft, begin, p.sampler.b, channel);
+        stage_any<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b, channel);
     commit_copies();
 }
 

@@ -1,4 +1,4 @@
-// Staging: a block copies a tile of CHUNK rows by 64 channels into shared memory. Rows or channels past the end become zeros.
+// Staging: the threads of a block copy a tile into shared memory. Rows or channels past the end become zeros.
 #pragma once
 #include "tile.cuh"
 
@@ -10,39 +10,51 @@ template <class T> struct Matrix {
     u32 aligned; // rows contiguous and every row of every position on a 16-byte boundary
 };
 
-// Rows `begin` .. of at most `rows`, channels from `channel` on, in rows of STAGE_PITCH.
-template <class T, u32 THREADS>
-__device__ __forceinline__ void stage_elements(T *stage, const Matrix<const T> &from, u32 position, u32 begin, u32 rows,
-                                               u32 channel) {
-    constexpr u32 PER = PER_PACK<T>, PACKS = TILE / PER;
+// A block of ROWS x WIDTH elements, from row `begin` of `rows` and from `channel` on, into rows PITCH apart.
+template <class T, u32 THREADS, u32 ROWS, u32 WIDTH, u32 PITCH>
+__device__ __forceinline__ void stage_block(T *stage, const Matrix<const T> &from, u32 position, u32 begin, u32 rows,
+                                            u32 channel) {
+    constexpr u32 PER = PER_PACK<T>, PACKS = WIDTH / PER;
     const T *base = from.data + i64(position) * from.position;
     if (from.aligned) {
-        for (u32 x = threadIdx.x; x < CHUNK<T> * PACKS; x += THREADS) {
+        for (u32 x = threadIdx.x; x < ROWS * PACKS; x += THREADS) {
             const u32 row = x / PACKS, at = channel + x % PACKS * PER;
             const bool inside = begin + row < rows && at < from.channels;
             const T *source = inside ? base + i64(begin + row) * from.row + at : base;
-            copy_16(stage + row * STAGE_PITCH<T> + x % PACKS * PER, source,
+            copy_16(stage + row * PITCH + x % PACKS * PER, source,
                     inside ? min(16u, u32(sizeof(T)) * (from.channels - at)) : 0);
         }
     } else {
-        for (u32 x = threadIdx.x; x < CHUNK<T> * TILE; x += THREADS) {
-            const u32 row = x / TILE, at = channel + x % TILE;
+        for (u32 x = threadIdx.x; x < ROWS * WIDTH; x += THREADS) {
+            const u32 row = x / WIDTH, at = channel + x % WIDTH;
             const bool inside = begin + row < rows && at < from.channels;
-            stage[row * STAGE_PITCH<T> + x % TILE] =
+            stage[row * PITCH + x % WIDTH] =
                 inside ? base[i64(begin + row) * from.row + i64(at) * from.channel] : from_float<T>(0.0f);
         }
     }
 }
 
-// Soft targets (b, c) in f32, the same at all positions, converted to T.
-template <class T, u32 THREADS>
-__device__ __forceinline__ void stage_soft(T *stage, const Matrix<const float> &from, u32 begin, u32 rows, u32 channel) {
-    for (u32 x = threadIdx.x; x < CHUNK<T> * TILE; x += THREADS) {
-        const u32 row = x / TILE, at = channel + x % TILE;
+// The same from f32, converted to T.
+template <class T, u32 THREADS, u32 ROWS, u32 WIDTH, u32 PITCH>
+__device__ __forceinline__ void stage_converted(T *stage, const Matrix<const float> &from, u32 position, u32 begin, u32 rows,
+                                                u32 channel) {
+    const float *base = from.data + i64(position) * from.position;
+    for (u32 x = threadIdx.x; x < ROWS * WIDTH; x += THREADS) {
+        const u32 row = x / WIDTH, at = channel + x % WIDTH;
         const bool inside = begin + row < rows && at < from.channels;
-        const float y = inside ? from.data[i64(begin + row) * from.row + i64(at) * from.channel] : 0.0f;
-        stage[row * STAGE_PITCH<T> + x % TILE] = from_float<T>(y);
+        stage[row * PITCH + x % WIDTH] =
+            from_float<T>(inside ? base[i64(begin + row) * from.row + i64(at) * from.channel] : 0.0f);
     }
+}
+
+// From elements or from f32, whichever the matrix holds.
+template <class T, u32 THREADS, u32 ROWS, u32 WIDTH, u32 PITCH, class From>
+__device__ __forceinline__ void stage_any(T *stage, const Matrix<const From> &from, u32 position, u32 begin, u32 rows,
+                                          u32 channel) {
+    if constexpr (sizeof(From) == sizeof(T))
+        stage_block<T, THREADS, ROWS, WIDTH, PITCH>(stage, from, position, begin, rows, channel);
+    else
+        stage_converted<T, THREADS, ROWS, WIDTH, PITCH>(stage, from, position, begin, rows, channel);
 }
 
 // One-hot rows of the labels, made by comparing.
