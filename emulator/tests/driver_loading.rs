@@ -16,10 +16,13 @@ fn is_virtual() -> bool {
 
 const STEP: &str = "VGPU_TEST_STEP";
 
-/// Runs one of the steps below in a process of its own, as a process loads a driver once.
+/// Runs one of the steps below in a process of its own, as a process loads a driver once. It finds libraries where cargo
+/// puts them and nowhere else: in particular not in the folder that `cargo xtask test` adds.
 fn run(step: &str, variables: &[(&str, &str)]) -> bool {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let executable = std::env::current_exe().unwrap();
+    let mut command = Command::new(&executable);
     command.args(["--exact", "one_step"]).env(STEP, step).envs(variables.iter().copied());
+    command.env("LD_LIBRARY_PATH", executable.parent().unwrap());
     command.status().unwrap().success()
 }
 

@@ -79,9 +79,9 @@ pub struct Fill {
 }
 
 impl Work {
-    /// Executes it. After a fault in its context nothing is executed any more.
+    /// Executes it. After a fault in its context nothing is executed any more, but memory is still given back.
     pub fn perform(&self, context: &Context) {
-        if context.fault.raised() {
+        if context.fault.raised() && !matches!(self, Self::Free(_)) {
             return;
         }
         if catch_unwind(AssertUnwindSafe(|| self.run(context))).is_err() {
