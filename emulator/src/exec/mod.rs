@@ -1,10 +1,30 @@
 //! Execution of a launch: blocks over host threads, warps in a block, instructions over the lanes of a warp.
 
+mod access;
+mod atomic;
+mod barrier;
+mod block;
+mod call;
+mod clocks;
+mod collective;
+mod copy;
+mod finding;
+mod global;
 pub(crate) mod lanes;
+mod launch;
+mod order;
+mod printf;
+mod race;
+mod report;
+mod shared;
+mod step;
+mod tally;
+mod tiles;
+mod warp;
 pub(crate) mod window;
 
 use crate::counters::Counters;
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::memory::GlobalMemory;
 use crate::program::Kernel;
 use crate::settings::Settings;
@@ -48,19 +68,12 @@ pub struct LaunchSpec<'a> {
 }
 
 /// Runs the whole grid and returns its counters, or what ended it. Launches on one memory exclude each other.
+///
+/// # Errors
+/// The first finding: of a block, or that the kernel holds an instruction which is not supported.
 pub fn launch(spec: &LaunchSpec<'_>) -> Result<Counters, Fault> {
-    Err(Fault {
-        kind: FaultKind::UnsupportedInstruction,
-        kernel: spec.kernel.name.clone(),
-        grid: spec.grid,
-        block: spec.block,
-        block_idx: [0; 3],
-        threads: Vec::new(),
-        ptx_line: 0,
-        ptx_text: String::new(),
-        loc: None,
-        address: None,
-        allocation: None,
-        message: "not built yet".to_string(),
-    })
+    match &spec.kernel.code {
+        Ok(code) => launch::run(spec, code),
+        Err(why) => Err(report::unsupported(spec.kernel, why, spec.grid, spec.block)),
+    }
 }

@@ -4,7 +4,7 @@ use super::plane::Plane;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Data bytes per flag of [`Arena::touched`].
-pub(crate) const CHUNK: u64 = 4096;
+const CHUNK: u64 = 4096;
 
 /// Addresses `base .. base + size` and, beside the data: which bytes were ever written, and for the running launch
 /// which bytes it loaded and stored and who accessed each 4-byte granule last.
@@ -18,9 +18,9 @@ pub(crate) struct Arena {
     /// A bit per byte: written since allocation.
     written: Plane,
     /// A bit per byte: loaded by this launch; a 32-bit word is a sector.
-    pub(crate) loaded: Plane,
+    loaded: Plane,
     /// A bit per byte: stored by this launch.
-    pub(crate) stored: Plane,
+    stored: Plane,
     /// A 64-bit word per granule of 4 bytes: its last writer in this launch.
     pub(crate) writers: Plane,
     /// A 64-bit word per granule: its last reader, or that there were several.
@@ -126,9 +126,21 @@ impl Arena {
         }
     }
 
+    #[inline]
+    pub(crate) fn mark_loaded(&self, offset: usize, bytes: usize) {
+        self.touch(offset);
+        mark_bits(&self.loaded, offset, bytes);
+    }
+
+    #[inline]
+    pub(crate) fn mark_stored(&self, offset: usize, bytes: usize) {
+        self.touch(offset);
+        mark_bits(&self.stored, offset, bytes);
+    }
+
     /// Notes that the launch touched the chunk, whose shadow must be cleared after it.
     #[inline]
-    pub(crate) fn touch(&self, offset: usize) {
+    fn touch(&self, offset: usize) {
         let flag = self.touched.byte(offset / CHUNK as usize);
         if flag.load(Relaxed) == 0 {
             flag.store(1, Relaxed);
@@ -178,7 +190,7 @@ fn has_bits(plane: &Plane, offset: usize, bytes: usize) -> bool {
 
 /// Sets bits, most often set already: looks first, for a locked instruction costs much more than a load.
 #[inline]
-pub(crate) fn mark_bits(plane: &Plane, offset: usize, bytes: usize) {
+fn mark_bits(plane: &Plane, offset: usize, bytes: usize) {
     let (index, mask) = within(offset, bytes);
     let word = plane.word(index);
     if word.load(Relaxed) & mask != mask {

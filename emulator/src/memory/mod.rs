@@ -4,4 +4,5 @@ mod arena;
 mod global;
 mod plane;
 
+pub(crate) use arena::Arena;
 pub use global::{Allocation, GlobalMemory, MemoryError};

@@ -22,10 +22,17 @@ impl Plane {
         self.map.as_ptr() as u64
     }
 
+    #[inline(always)]
     fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
         assert!(offset <= self.map.len() && bytes <= self.map.len() - offset, "plane access out of range");
         // SAFETY: the assertion keeps the result inside the mapping.
         unsafe { self.map.as_mut_ptr().add(offset) }
+    }
+
+    /// A pointer to bytes inside the plane.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, offset: usize, bytes: usize) -> *mut u8 {
+        self.at(offset, bytes)
     }
 
     pub(crate) fn byte(&self, offset: usize) -> &AtomicU8 {

@@ -1,5 +1,7 @@
 //! Decoded instructions: what the engine dispatches on.
 
+use crate::arith::mma::Mma;
+use crate::arith::wmma::Fragment;
 use crate::arith::{F32Mode, Half};
 use crate::counters::Class;
 use crate::exec::lanes::{Args, LaneOp, Row, TestOp};
@@ -339,19 +341,14 @@ pub(crate) struct CallSite {
     pub(crate) returns: Vec<(u32, u32)>,
 }
 
-/// `mma.sync`, or another matrix operation over registers of all lanes.
-pub(crate) type MatrixOp =
-    Box<dyn Fn(&[[u32; 32]], &[[u32; 32]], &[[u32; 32]], &mut [[u32; 32]]) + Send + Sync>;
-
-/// A matrix instruction over whole-warp registers: rows of A, B, C, and D (64-bit registers as two rows each).
+/// `mma.sync` and `wmma.mma`: registers of each operand (64-bit ones for f64).
+#[derive(Debug)]
 pub(crate) struct Matrix {
-    pub(crate) run: MatrixOp,
-    pub(crate) a: Vec<Cell>,
-    pub(crate) b: Vec<Cell>,
-    pub(crate) c: Vec<Cell>,
-    pub(crate) d: Vec<Cell>,
-    /// `2 m n k`.
-    pub(crate) flops: u32,
+    pub(crate) mma: Mma,
+    pub(crate) a: Vec<Row>,
+    pub(crate) b: Vec<Row>,
+    pub(crate) c: Vec<Row>,
+    pub(crate) d: Vec<Row>,
 }
 
 /// `ldmatrix` and `stmatrix` of 8x8 tiles.
@@ -365,21 +362,18 @@ pub(crate) struct TileAccess {
     pub(crate) store: bool,
 }
 
-/// `wmma.load` and `wmma.store`: each lane's elements as offsets in units of elements (row, column).
+/// `wmma.load` and `wmma.store`.
+#[derive(Debug)]
 pub(crate) struct FragmentAccess {
     pub(crate) base: Base,
     pub(crate) offset: i64,
     pub(crate) space: Space,
     pub(crate) store: bool,
-    /// Leading dimension in elements.
-    pub(crate) stride: Row,
-    /// Bytes per element (0: half a byte).
-    pub(crate) bits: u8,
-    /// Registers, and elements per register.
-    pub(crate) values: Vec<Cell>,
-    pub(crate) per_register: u8,
-    /// (major, minor) index of element `i` of lane `l` at `[l * elements + i]`; the major one is scaled by the stride.
-    pub(crate) places: Vec<(u8, u8)>,
+    pub(crate) fragment: Fragment,
+    pub(crate) column_major: bool,
+    /// Leading dimension in elements, where the instruction gives one.
+    pub(crate) stride: Option<Row>,
+    pub(crate) values: Vec<Row>,
 }
 
 /// What an instruction does.
@@ -452,6 +446,11 @@ pub(crate) enum Op {
     /// Waits until at most so many groups are pending; `None`: `wait_all`.
     CopyWait(Option<u32>),
     Matrix(Box<Matrix>),
+    /// `movmatrix`.
+    Transpose {
+        d: Row,
+        a: Row,
+    },
     Tiles(Box<TileAccess>),
     Fragment(Box<FragmentAccess>),
     /// `isspacep`: whether generic addresses lie in a space.

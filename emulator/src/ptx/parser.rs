@@ -163,8 +163,17 @@ impl<'a> Parser<'a> {
         let (file, line) = (self.small()?, self.small()?);
         self.int()?;
         while self.accept(',') {
-            while matches!(self.peek(), Token::Word(_) | Token::Int(_) | Token::Punct('+')) {
-                self.at += 1;
+            match self.word()? {
+                "function_name" => {
+                    self.word()?;
+                    self.symbol_offset()?;
+                }
+                "inlined_at" => {
+                    for _ in 0..3 {
+                        self.int()?;
+                    }
+                }
+                other => return self.error(format!("unknown attribute '{other}' of .loc")),
             }
         }
         // Line 0 is code that belongs to no line: the one before it stays in force.

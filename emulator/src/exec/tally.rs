@@ -1,0 +1,141 @@
+//! Counts that a block keeps while it runs.
+
+use super::finding::lanes_of;
+use super::global;
+use super::lanes::LANES;
+use crate::counters::{Class, Counters, SharedTraffic, Traffic};
+use crate::program::code::{Code, Op};
+
+/// Counts of the blocks that one block state has run.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Warp and thread executions of each instruction.
+    pub(crate) executed: Vec<(u64, u64)>,
+    pub(crate) branches: u64,
+    pub(crate) divergent: u64,
+    pub(crate) global_loads: Traffic,
+    pub(crate) global_stores: Traffic,
+    pub(crate) local_loads: Traffic,
+    pub(crate) local_stores: Traffic,
+    pub(crate) shared_loads: SharedTraffic,
+    pub(crate) shared_stores: SharedTraffic,
+    pub(crate) global_atomics: u64,
+    pub(crate) shared_atomics: u64,
+}
+
+impl SharedTraffic {
+    /// Counts a request. Lanes that access the same word share it; a bank serves one word per pass. Accesses of 8
+    /// and 16 bytes go in two and four parts of the warp, as on hardware.
+    pub(crate) fn count(&mut self, addresses: &[u64; LANES], active: u32, bytes: u32) {
+        self.requests += 1;
+        self.bytes += u64::from(active.count_ones() * bytes);
+        let parts = bytes.div_ceil(4).max(1) as usize;
+        let lanes = LANES / parts.min(4);
+        for part in 0..LANES / lanes {
+            let mask = (u32::MAX >> (32 - lanes)) << (part * lanes);
+            if active & mask != 0 {
+                let (passes, ideal) = passes(addresses, active & mask, bytes);
+                self.wavefronts += passes;
+                self.ideal_wavefronts += ideal;
+            }
+        }
+    }
+
+    /// Counts one 8x8 tile of a tile access: a pass over the 128 bytes of its eight rows, if they do not conflict.
+    pub(crate) fn count_tile(&mut self, addresses: &[u64; LANES], tile: usize, first: bool) {
+        self.requests += u64::from(first);
+        self.bytes += 128;
+        let (passes, ideal) = passes(addresses, 0xff << (8 * tile), 16);
+        self.wavefronts += passes;
+        self.ideal_wavefronts += ideal;
+    }
+
+    fn add(&mut self, other: &SharedTraffic) {
+        self.requests += other.requests;
+        self.wavefronts += other.wavefronts;
+        self.ideal_wavefronts += other.ideal_wavefronts;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Passes over the banks, and what as many distinct words would need without conflicts.
+fn passes(addresses: &[u64; LANES], active: u32, bytes: u32) -> (u64, u64) {
+    let mut words = [u32::MAX; 128];
+    let mut count = 0;
+    let mut load = [0u8; 32];
+    let mut highest = 0;
+    for lane in lanes_of(active) {
+        let first = addresses[lane] as u32 / 4;
+        for word in first..first + bytes.div_ceil(4) {
+            // Ascending words, the usual case, need no search.
+            if word + 1 > highest {
+                highest = word + 1;
+            } else if words[..count].contains(&word) {
+                continue;
+            }
+            words[count] = word;
+            count += 1;
+            load[word as usize % 32] += 1;
+        }
+    }
+    let most = load.iter().copied().max().unwrap_or(0);
+    (u64::from(most), count.div_ceil(32) as u64)
+}
+
+impl Traffic {
+    fn add(&mut self, other: &Traffic) {
+        self.requests += other.requests;
+        self.sectors += other.sectors;
+        self.bytes += other.bytes;
+        self.unique_sectors += other.unique_sectors;
+        self.unique_bytes += other.unique_bytes;
+    }
+}
+
+impl Tally {
+    pub(crate) fn new(code: &Code) -> Tally {
+        Tally { executed: vec![(0, 0); code.instructions.len()], ..Tally::default() }
+    }
+
+    /// Counts a request to local memory, which lies interleaved: word by word over the lanes.
+    pub(crate) fn count_local(&mut self, addresses: &[u64; LANES], active: u32, bytes: u32, store: bool) {
+        let traffic = if store { &mut self.local_stores } else { &mut self.local_loads };
+        traffic.requests += 1;
+        traffic.bytes += u64::from(active.count_ones() * bytes);
+        for word in 0..bytes.div_ceil(4) {
+            let mut places = *addresses;
+            for (lane, place) in places.iter_mut().enumerate() {
+                *place = (*place / 4 + u64::from(word)) * 128 + lane as u64 * 4;
+            }
+            traffic.sectors += global::sectors(&places, active);
+        }
+    }
+
+    /// Adds what was counted to the counters of the launch.
+    pub(crate) fn add_to(&self, counters: &mut Counters, code: &Code) {
+        for (inst, &(warps, threads)) in code.instructions.iter().zip(&self.executed) {
+            let class = inst.class as usize;
+            counters.warp_instructions[class] += warps;
+            counters.thread_instructions[class] += threads;
+            let flops = threads * u64::from(inst.flops);
+            match (inst.class, &inst.op) {
+                (Class::F64, _) => counters.f64_flops += flops,
+                (_, Op::Matrix(matrix)) => counters.tensor_flops += warps * 2 * matrix.mma.products() as u64,
+                _ => counters.flops += flops,
+            }
+            if matches!(inst.op, Op::Barrier(_)) {
+                counters.barriers += warps;
+            }
+        }
+        counters.branches += self.branches;
+        counters.divergent_branches += self.divergent;
+        counters.global_loads.add(&self.global_loads);
+        counters.global_stores.add(&self.global_stores);
+        counters.local_loads.add(&self.local_loads);
+        counters.local_stores.add(&self.local_stores);
+        counters.shared_loads.add(&self.shared_loads);
+        counters.shared_stores.add(&self.shared_stores);
+        counters.global_atomics += self.global_atomics;
+        counters.shared_atomics += self.shared_atomics;
+    }
+}
