@@ -45,8 +45,14 @@ pub(crate) enum Write {
 /// out = left · right, or out += left · right, on this thread.
 pub(crate) fn matmul(out: Matrix<&mut [f32]>, write: Write, left: Matrix<&[f32]>, right: Matrix<&[f32]>) {
     assert!(out.reach() <= out.values.len(), "a product past its output");
-    assert!(left.reach() <= left.values.len() && right.reach() <= right.values.len(), "a product past its operands");
-    assert!(out.rows == left.rows && left.columns == right.rows && right.columns == out.columns, "unequal sizes");
+    assert!(
+        left.reach() <= left.values.len() && right.reach() <= right.values.len(),
+        "a product past its operands"
+    );
+    assert!(
+        out.rows == left.rows && left.columns == right.rows && right.columns == out.columns,
+        "unequal sizes"
+    );
     // SAFETY: every element of the three matrices lies in its slice, and the output is borrowed exclusively.
     unsafe {
         gemm::gemm(

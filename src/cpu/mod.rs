@@ -12,17 +12,32 @@
 //! | mixed features and targets, equations (7), (8) | [`mix_forward`] | [`mix_backward`] |
 //! | the loss on mixed logits and targets | [`loss_forward`] | [`loss_backward`], [`loss_forward_backward`] |
 
+mod attention;
 mod attention_scale;
+mod attention_sums;
 mod loss;
 mod matmul;
+mod mix;
 mod pack;
 mod slab;
+mod weights;
 mod workers;
+
+pub use attention::{
+    AttentionGradients, AttentionInput, Classifier, attention_backward, attention_backward_into,
+    attention_forward, attention_forward_into, attention_workspace_bytes,
+};
 
 pub use loss::{
     Loss, LossGradients, LossOutputs, loss_backward, loss_forward, loss_forward_backward, loss_into,
     loss_workspace_bytes,
 };
+pub use mix::{
+    MixBackwardOutputs, MixGradients, MixInput, MixOutputs, MixTargets, Mixed, MixedGradients, mix_backward,
+    mix_backward_into, mix_backward_workspace_bytes, mix_forward, mix_forward_into,
+    mix_forward_workspace_bytes,
+};
+pub use weights::{MixMatrix, WeightsInput, weights, weights_into, weights_workspace_bytes};
 
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -66,22 +81,36 @@ pub struct LossInput<'a, T> {
     pub weights: Option<View<'a, f32, 3>>,
 }
 
-/// Attention and explicit weights: shapes and values.
+fn check_attention_shape(op: &'static str, given: [usize; 2], b: usize, r: usize) -> Result<()> {
+    expect_shape(op, "attention", given, [b, r])
+}
+
 fn check_attention(op: &'static str, attention: Option<&View<'_, f32, 2>>, b: usize, r: usize) -> Result<()> {
     let Some(attention) = attention else { return Ok(()) };
-    expect_shape(op, "attention", attention.shape(), [b, r])?;
+    check_attention_shape(op, attention.shape(), b, r)?;
     check_all(op, "attention", attention)
 }
 
+/// Explicit weights: values, and no column without any.
 fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>) -> Result<()> {
     let Some(weights) = weights else { return Ok(()) };
     let [r, b, n] = weights.shape();
     for j in 0..r {
-        let rows = View::with_strides(&weights.data()[weights.layout().offset([j, 0, 0])..], [b, n], [
-            weights.layout().strides[1],
-            weights.layout().strides[2],
-        ])?;
+        let rows = View::with_strides(
+            &weights.data()[weights.layout().offset([j, 0, 0])..],
+            [b, n],
+            [weights.layout().strides[1], weights.layout().strides[2]],
+        )?;
         check_all(op, "weights", &rows)?;
+        if let Some(k) = (0..n).find(|&k| (0..b).all(|i| rows.get([i, k]) == 0.0)) {
+            let rule = "a column with a positive sum";
+            return Err(Error::Value {
+                op,
+                name: format!("weights[{j}, :, {k}]"),
+                given: "all zero".into(),
+                rule,
+            });
+        }
     }
     Ok(())
 }
@@ -91,7 +120,9 @@ fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) ->
     let [rows, columns] = values.shape();
     for row in 0..rows {
         for column in 0..columns {
-            problem::check_non_negative(op, values.get([row, column]), || format!("{name}[{row}, {column}]"))?;
+            problem::check_non_negative(op, values.get([row, column]), || {
+                format!("{name}[{row}, {column}]")
+            })?;
         }
     }
     Ok(())
@@ -100,7 +131,8 @@ fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) ->
 /// A vector of zeros, or an error where memory does not suffice.
 fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
     let too_large = || Error::TooLarge { op, name, sizes: shape.to_vec() };
-    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(too_large)?;
+    let count =
+        shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(too_large)?;
     let mut values = Vec::new();
     values.try_reserve_exact(count).map_err(|_| too_large())?;
     values.resize(count, T::from_f32(0.0));

@@ -1,29 +1,56 @@
-//! One position of a strided array as a contiguous f32 matrix, and back.
+//! Rows and positions of strided arrays as contiguous f32, and back.
 
 use super::workers::Shared;
 use crate::element::Element;
 use crate::view::{Layout, View};
 
+/// Copies row `[first, second, :]` as f32.
+#[inline(always)]
+pub(crate) fn read_row<T: Element>(values: &View<'_, T, 3>, [first, second]: [usize; 2], out: &mut [f32]) {
+    let source = &values.data()[values.layout().offset([first, second, 0])..];
+    match values.layout().strides[2] {
+        1 => out.iter_mut().zip(source).for_each(|(x, value)| *x = value.to_f32()),
+        stride => out.iter_mut().enumerate().for_each(|(at, x)| *x = source[at * stride].to_f32()),
+    }
+}
+
 /// Copies position j of `values` (rows, r, columns) into `out`, row-major (rows, columns), as f32.
 pub(crate) fn read_position<T: Element>(values: &View<'_, T, 3>, j: usize, out: &mut [f32]) {
-    let [rows, _, columns] = values.shape();
-    let [_, _, stride] = values.layout().strides;
-    for row in 0..rows {
-        let start = values.layout().offset([row, j, 0]);
-        let source = &values.data()[start..];
-        let target = &mut out[row * columns..][..columns];
-        if stride == 1 {
-            target.iter_mut().zip(&source[..columns]).for_each(|(x, value)| *x = value.to_f32());
-        } else {
-            target.iter_mut().enumerate().for_each(|(column, x)| *x = source[column * stride].to_f32());
-        }
+    let columns = values.shape()[2];
+    for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+        read_row(values, [row, j], out);
+    }
+}
+
+/// Writes `values` times `scale` to row `[first, second, :]`.
+///
+/// # Safety
+/// `out` must be a live buffer that `layout` fits, injective, and no other thread may write the row.
+#[inline(always)]
+pub(crate) unsafe fn write_row<T: Element>(
+    values: &[f32],
+    scale: f32,
+    out: Shared<T>,
+    layout: &Layout<3>,
+    [first, second]: [usize; 2],
+) {
+    let start = layout.offset([first, second, 0]);
+    if layout.strides[2] == 1 {
+        // SAFETY: the caller's promise.
+        let target = unsafe { out.slice(start, values.len()) };
+        target.iter_mut().zip(values).for_each(|(x, &value)| *x = T::from_f32(value * scale));
+        return;
+    }
+    for (at, &value) in values.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { out.set(start + at * layout.strides[2], T::from_f32(value * scale)) };
     }
 }
 
 /// Writes a row-major (rows, columns) matrix times `scale` to position j of an output (rows, r, columns).
 ///
 /// # Safety
-/// `out` must be a live buffer that `layout` fits, injective, and no other thread may write position j.
+/// As [`write_row`], for position j.
 pub(crate) unsafe fn write_position<T: Element>(
     values: &[f32],
     scale: f32,
@@ -31,20 +58,8 @@ pub(crate) unsafe fn write_position<T: Element>(
     layout: &Layout<3>,
     j: usize,
 ) {
-    let [rows, _, columns] = layout.shape;
-    let stride = layout.strides[2];
-    for row in 0..rows {
-        let start = layout.offset([row, j, 0]);
-        let source = &values[row * columns..][..columns];
-        if stride == 1 {
-            // SAFETY: the row belongs to position j, which this thread alone writes.
-            let target = unsafe { out.slice(start, columns) };
-            target.iter_mut().zip(source).for_each(|(x, &value)| *x = T::from_f32(value * scale));
-        } else {
-            for (column, &value) in source.iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { out.set(start + column * stride, T::from_f32(value * scale)) };
-            }
-        }
+    for (row, values) in values.chunks_exact(layout.shape[2]).enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { write_row(values, scale, out, layout, [row, j]) };
     }
 }

@@ -37,7 +37,13 @@ impl<'a> Source<'a> {
     }
 
     /// Columns `first .. first + count` of position j, ready to be drawn.
-    pub(crate) fn panel<'w>(&self, scratch: &'w mut [Word], j: usize, first: usize, count: usize) -> Panel<'w> {
+    pub(crate) fn panel<'w>(
+        &self,
+        scratch: &'w mut [Word],
+        j: usize,
+        first: usize,
+        count: usize,
+    ) -> Panel<'w> {
         Panel::new(scratch, self.stream, self.panel_alpha(), j as u32, first as u32, count)
     }
 }
@@ -74,7 +80,12 @@ impl<'w> Slab<'w> {
         b.saturating_mul(stride).saturating_mul(matrices).saturating_add(3 * stride)
     }
 
-    pub(crate) fn new(carve: &mut super::workers::Carve<'w>, b: usize, stride: usize, over_mass: bool) -> Self {
+    pub(crate) fn new(
+        carve: &mut super::workers::Carve<'w>,
+        b: usize,
+        stride: usize,
+        over_mass: bool,
+    ) -> Self {
         Self {
             matrix: carve.floats(b * stride),
             over_mass: over_mass.then(|| carve.floats(b * stride)),
@@ -87,7 +98,14 @@ impl<'w> Slab<'w> {
     }
 
     /// Draws and normalises the panel's places `start .. start + count` at position j.
-    pub(crate) fn draw(&mut self, source: &Source<'_>, panel: &Panel<'_>, j: usize, start: usize, count: usize) {
+    pub(crate) fn draw(
+        &mut self,
+        source: &Source<'_>,
+        panel: &Panel<'_>,
+        j: usize,
+        start: usize,
+        count: usize,
+    ) {
         self.count = count;
         let b = source.b;
         match source.mixing.generator {

@@ -55,7 +55,8 @@ impl Finish<'_> {
                 let next: &[f32] = bytemuck::cast_slice(&next[SUM_WORDS..]);
                 total.iter_mut().zip(next).for_each(|(sum, value)| *sum += value);
             }
-            let (attention_sums, d_logits) = total.split_at(if plan.attention_gradient { 3 * plan.b } else { 0 });
+            let (attention_sums, d_logits) =
+                total.split_at(if plan.attention_gradient { 3 * plan.b } else { 0 });
             if let (Some((out, layout)), false) = (&logits, d_logits.is_empty()) {
                 // SAFETY: the output is borrowed for the whole call and this closure alone writes position j.
                 unsafe { write_position(d_logits, scale, *out, layout, j) };

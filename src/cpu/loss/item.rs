@@ -1,7 +1,8 @@
 //! One item of the loss: a position and a range of its columns, tile after tile.
 
 use super::plan::{COLUMN_VALUES, Plan, SUM_WORDS, Sums};
-use super::tile::{self, AttentionSums, Tile};
+use super::tile::{self, Tile};
+use crate::cpu::attention_sums::AttentionSums;
 use crate::cpu::matmul::{Matrix, Write, matmul};
 use crate::cpu::pack::{read_position, write_position};
 use crate::cpu::slab::{Slab, Source, even_tiles};
@@ -25,7 +26,7 @@ impl MixtureOutputs {
             let Some((out, layout)) = out else { continue };
             for (&k, &value) in ks.iter().zip(values) {
                 // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one item.
-                unsafe { out.set(layout.offset([k as usize, j]), value) };
+                unsafe { out.set(layout.offset([j, k as usize]), value) };
             }
         }
     }
@@ -83,7 +84,8 @@ impl<'a, 's> ItemRun<'a, 's> {
         let logits = carve.floats(c * stride);
         let mixed_targets = carve.floats(if plan.has_mixed_targets() { c * stride } else { 0 });
         let d_matrix = carve.floats(if plan.attention_gradient { b * stride } else { 0 });
-        let [lse, sum, fit, total, entropy, ce, factor, dot] = [(); COLUMN_VALUES].map(|_| carve.floats(stride));
+        let [lse, sum, fit, total, entropy, ce, factor, dot] =
+            [(); COLUMN_VALUES].map(|_| carve.floats(stride));
         let values = ColumnValues { lse, sum, fit, total, entropy, ce, factor, dot };
         let position = carve.floats(b * c);
         read_position(&input.logits, j, position);
@@ -270,9 +272,8 @@ impl<'a, 's> ItemRun<'a, 's> {
             d_matrix: self.d_matrix,
             matrix: self.slab.matrix,
             over_mass,
-            mass: self.slab.mass,
-            ce: values.ce,
             factor: values.factor,
+            weighted: Some((&*self.slab.mass, &*values.ce)),
             stride,
             count,
         };

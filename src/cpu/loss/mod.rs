@@ -50,9 +50,9 @@ pub struct LossOutputs<'a, T> {
     pub logits: Option<ViewMut<'a, T, 3>>,
     /// da (b, r); needs attention that is not detached.
     pub attention: Option<ViewMut<'a, f32, 2>>,
-    /// CE of each mixture, (n, r).
+    /// CE of each mixture, (r, n).
     pub per_mixture: Option<ViewMut<'a, f32, 2>>,
-    /// log Σ exp S̃ of each mixture, (n, r).
+    /// log Σ exp S̃ of each mixture, (r, n).
     pub log_sum_exp: Option<ViewMut<'a, f32, 2>>,
 }
 
@@ -83,8 +83,13 @@ impl<T> Default for LossOutputs<'_, T> {
 /// assert!((loss.value - 3f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
 /// # Ok::<(), multimix::Error>(())
 /// ```
-pub fn loss_forward<T: Element>(mixing: &Mixing, input: &LossInput<'_, T>, options: &LossOptions) -> Result<Loss> {
-    let mut workspace = zeros_bytes(OP, loss_workspace_bytes(mixing, input, options, &LossOutputs::default())?)?;
+pub fn loss_forward<T: Element>(
+    mixing: &Mixing,
+    input: &LossInput<'_, T>,
+    options: &LossOptions,
+) -> Result<Loss> {
+    let mut workspace =
+        zeros_bytes(OP, loss_workspace_bytes(mixing, input, options, &LossOutputs::default())?)?;
     loss_into(mixing, input, options, 1.0, LossOutputs::default(), &mut workspace)
 }
 
@@ -210,7 +215,7 @@ fn validate<T: Element>(
     }
     for (name, mixtures) in [("per_mixture", &outputs.per_mixture), ("log_sum_exp", &outputs.log_sum_exp)] {
         if let Some(mixtures) = mixtures {
-            expect_shape(OP, name, mixtures.shape(), [mixing.n, r])?;
+            expect_shape(OP, name, mixtures.shape(), [r, mixing.n])?;
         }
     }
     Ok(())
@@ -226,11 +231,13 @@ fn run<T: Element>(
 ) -> Loss {
     let mut carve = Carve::new(workspace);
     let attention_words = carve.words(plan.attention_words());
-    let attention = input.attention.as_ref().map(|attention| ScaledAttention::new(attention, attention_words));
+    let attention =
+        input.attention.as_ref().map(|attention| ScaledAttention::new(attention, attention_words));
     let source = Source::new(*mixing, plan.b, attention, input.weights);
     let results = carve.words(plan.items() * plan.item_words());
     let LossOutputs { mut logits, mut attention, mut per_mixture, mut log_sum_exp } = outputs;
-    let mixtures = MixtureOutputs { ce: per_mixture.as_mut().map(share), lse: log_sum_exp.as_mut().map(share) };
+    let mixtures =
+        MixtureOutputs { ce: per_mixture.as_mut().map(share), lse: log_sum_exp.as_mut().map(share) };
     let logits = logits.as_mut().map(share);
     let shared = Shared::new(results);
     for_each_item(plan.items(), plan.workers, carve.rest(), |item, scratch| {

@@ -49,7 +49,8 @@ impl Plan {
         let attention_gradient = outputs.attention.is_some();
         let gradient = outputs.logits.is_some() || attention_gradient;
         let soft = matches!(input.targets, Targets::Soft(_));
-        let per_column = b * if attention_gradient { 3 } else { 1 } + c * if soft || options.kl { 2 } else { 1 };
+        let per_column =
+            b * if attention_gradient { 3 } else { 1 } + c * if soft || options.kl { 2 } else { 1 };
         let tile = (TILE_FLOATS / per_column).clamp(64, 512).min(n.div_ceil(splits));
         Self {
             b,
@@ -86,7 +87,8 @@ impl Plan {
     /// Words each worker needs for itself.
     pub fn scratch_words(&self) -> usize {
         let Self { b, c, stride, .. } = *self;
-        let matrices = c * if self.has_mixed_targets() { 2 } else { 1 } + if self.attention_gradient { b } else { 0 };
+        let matrices =
+            c * if self.has_mixed_targets() { 2 } else { 1 } + if self.attention_gradient { b } else { 0 };
         Panel::WORDS
             + Slab::words(b, stride, self.attention_gradient)
             + matrices * stride

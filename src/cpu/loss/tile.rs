@@ -46,7 +46,13 @@ pub(crate) fn label_fit(
 }
 
 /// fit_k = Σ_y Ỹ_yk S̃_yk and the sum t_k = Σ_y Ỹ_yk, so that CE_k = t_k lse_k − fit_k.
-pub(crate) fn soft_fit(logits: &Tile<'_>, targets: &Tile<'_>, classes: usize, fit: &mut [f32], sum: &mut [f32]) {
+pub(crate) fn soft_fit(
+    logits: &Tile<'_>,
+    targets: &Tile<'_>,
+    classes: usize,
+    fit: &mut [f32],
+    sum: &mut [f32],
+) {
     let width = logits.width;
     Arch::new().dispatch(|| {
         let (fit, sum) = (&mut fit[..width], &mut sum[..width]);
@@ -132,11 +138,18 @@ pub(crate) fn subtract_labels(e: &mut Tile<'_>, matrix: &[f32], labels: &[u32], 
 }
 
 /// The same for soft targets with sums t_k: E t_k − Ỹ Σ E_k.
-pub(crate) fn subtract_targets(e: &mut Tile<'_>, targets: &Tile<'_>, classes: usize, total: &[f32], sum: &[f32]) {
+pub(crate) fn subtract_targets(
+    e: &mut Tile<'_>,
+    targets: &Tile<'_>,
+    classes: usize,
+    total: &[f32],
+    sum: &[f32],
+) {
     let width = e.width;
     Arch::new().dispatch(|| {
         for class in 0..classes {
-            let row = e.row_mut(class).iter_mut().zip(targets.row(class)).zip(&total[..width]).zip(&sum[..width]);
+            let row =
+                e.row_mut(class).iter_mut().zip(targets.row(class)).zip(&total[..width]).zip(&sum[..width]);
             row.for_each(|(((e, y), t), s)| *e = *e * t - y * s);
         }
     });
@@ -186,57 +199,4 @@ pub(crate) fn entropy(targets: &Tile<'_>, classes: usize, entropy: &mut [f32]) {
         }
     }
     Arch::new().dispatch(Entropy(targets, classes, entropy));
-}
-
-/// The gradient of attention, summed over the tile's columns; see `finish.rs`.
-///
-/// For every example i: Σ_k over_mass_ik (D_ik − Σ_l M̂_lk D_lk) f_k, and with Λ_ik = over_mass_ik s_k the sums Σ Λ_ik CE_k and Σ Λ_ik.
-pub(crate) struct AttentionSums<'a> {
-    pub d_matrix: &'a [f32],
-    pub matrix: &'a [f32],
-    pub over_mass: &'a [f32],
-    pub mass: &'a [f32],
-    pub ce: &'a [f32],
-    pub factor: &'a [f32],
-    pub stride: usize,
-    pub count: usize,
-}
-
-impl AttentionSums<'_> {
-    /// Adds to `sums` (3, b); `dot` is scratch for one value per column.
-    pub(crate) fn add_to(&self, b: usize, dot: &mut [f32], sums: &mut [f32]) {
-        let (stride, count) = (self.stride, self.count);
-        let (main, rest) = sums.split_at_mut(b);
-        let (with_ce, alone) = rest.split_at_mut(b);
-        let dot = &mut dot[..count];
-        Arch::new().dispatch(|| {
-            dot.fill(0.0);
-            for i in 0..b {
-                let rows = self.matrix[i * stride..][..count].iter().zip(&self.d_matrix[i * stride..][..count]);
-                dot.iter_mut().zip(rows).for_each(|(dot, (m, d))| *dot = m.mul_add(*d, *dot));
-            }
-            for i in 0..b {
-                let over = &self.over_mass[i * stride..][..count];
-                let d = &self.d_matrix[i * stride..][..count];
-                main[i] += lane_sum(count, |k| over[k] * (d[k] - dot[k]) * self.factor[k]);
-                with_ce[i] += lane_sum(count, |k| over[k] * self.mass[k] * self.ce[k]);
-                alone[i] += lane_sum(count, |k| over[k] * self.mass[k]);
-            }
-        });
-    }
-}
-
-/// Σ over 0..count in sixteen running sums, so that it vectorises; always in the same order.
-#[inline(always)]
-fn lane_sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0f32; LANES];
-    let whole = count - count % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += value(start + lane);
-        }
-    }
-    let rest: f32 = (whole..count).map(&value).sum();
-    sums.iter().sum::<f32>() + rest
 }

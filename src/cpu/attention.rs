@@ -1,0 +1,351 @@
+//! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
+
+use super::pack::read_position;
+use super::workers::{self, Carve, Shared, Word, for_each_item};
+use super::{check_attention_shape, zeros, zeros_bytes};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::problem::{AttentionOptions, Normalise, Query, at_least_one, check_label, expect_shape};
+use crate::view::{Layout, View, ViewMut};
+use pulp::Arch;
+
+const OP: &str = "attention";
+
+/// The classifier that CAM attention scores features with.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier<'a> {
+    /// W (c, d): one row for each class.
+    pub rows: View<'a, f32, 2>,
+    /// The class of each example, (b).
+    pub labels: &'a [u32],
+}
+
+/// What attention is computed from.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionInput<'a, T> {
+    /// Z (b, r, d).
+    pub features: View<'a, T, 3>,
+    /// The classifier, for [`Query::Cam`] and only for it.
+    pub classifier: Option<Classifier<'a>>,
+}
+
+/// The gradients of attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionGradients<T> {
+    /// dZ (b, r, d), contiguous, in the type of the features.
+    pub features: Vec<T>,
+    /// dW (c, d), contiguous, with [`Query::Cam`].
+    pub classifier: Option<Vec<f32>>,
+}
+
+/// Attention maps a (b, r): each sums to 1 over positions.
+///
+/// # Errors
+/// Sizes of 0, shapes that do not fit together, a label that is not below c, a classifier with GAP or none with CAM.
+///
+/// ```
+/// use multimix::cpu::{self, AttentionInput};
+/// use multimix::{AttentionOptions, View};
+/// let features = [1.0f32, 0.0, 3.0, 0.0]; // (b = 1, r = 2, d = 2)
+/// let input = AttentionInput { features: View::new(&features, [1, 2, 2])?, classifier: None };
+/// assert_eq!(cpu::attention_forward(&input, &AttentionOptions::default())?, [0.25, 0.75]);
+/// # Ok::<(), multimix::Error>(())
+/// ```
+pub fn attention_forward<T: Element>(
+    input: &AttentionInput<'_, T>,
+    options: &AttentionOptions,
+) -> Result<Vec<f32>> {
+    let [b, r, _] = input.features.shape();
+    let mut attention = zeros::<f32>(OP, "attention (b, r)", &[b, r])?;
+    let mut workspace = zeros_bytes(OP, attention_workspace_bytes(input, options)?)?;
+    attention_forward_into(input, options, ViewMut::new(&mut attention, [b, r])?, &mut workspace)?;
+    Ok(attention)
+}
+
+/// Bytes of workspace that [`attention_forward_into`] and [`attention_backward_into`] need on the current rayon pool.
+///
+/// # Errors
+/// As [`attention_forward`].
+pub fn attention_workspace_bytes<T: Element>(
+    input: &AttentionInput<'_, T>,
+    options: &AttentionOptions,
+) -> Result<usize> {
+    validate(input, options)?;
+    Ok(workers::bytes(words(input)))
+}
+
+fn words<T: Element>(input: &AttentionInput<'_, T>) -> usize {
+    let [b, _, d] = input.features.shape();
+    b * d + workers::workers(b) * scratch_words(input.features.shape())
+}
+
+fn scratch_words([_, r, d]: [usize; 3]) -> usize {
+    2 * r * d + 2 * d + 3 * r
+}
+
+fn validate<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOptions) -> Result<()> {
+    let [b, r, d] = input.features.shape();
+    for (name, size) in [("b", b), ("r", r), ("d", d)] {
+        at_least_one(OP, name, size)?;
+    }
+    match (options.query, &input.classifier) {
+        (Query::Gap, None) => Ok(()),
+        (Query::Gap, Some(_)) => Err(Error::Arguments {
+            op: OP,
+            what: "a classifier was given, but the query is Gap, which uses none",
+        }),
+        (Query::Cam, None) => {
+            Err(Error::Arguments { op: OP, what: "the query is Cam, but no classifier was given" })
+        }
+        (Query::Cam, Some(classifier)) => {
+            let [c, _] = classifier.rows.shape();
+            at_least_one(OP, "c", c)?;
+            expect_shape(OP, "classifier", classifier.rows.shape(), [c, d])?;
+            expect_shape(OP, "labels", [classifier.labels.len()], [b])?;
+            classifier.labels.iter().enumerate().try_for_each(|(i, &y)| check_label(OP, i, y.into(), c))
+        }
+    }
+}
+
+/// Attention into the caller's memory.
+///
+/// # Errors
+/// As [`attention_forward`], and [`Error::Length`] when the workspace is too small.
+pub fn attention_forward_into<T: Element>(
+    input: &AttentionInput<'_, T>,
+    options: &AttentionOptions,
+    mut attention: ViewMut<'_, f32, 2>,
+    workspace: &mut [u8],
+) -> Result<()> {
+    validate(input, options)?;
+    let [b, r, _] = input.features.shape();
+    check_attention_shape(OP, attention.shape(), b, r)?;
+    let scratch = workers::words(OP, workspace, words(input))?;
+    let (layout, out) = (*attention.layout(), Shared::new(attention.data_mut()));
+    for_each_item(b, workers::workers(b), scratch, |i, scratch| {
+        Arch::new().dispatch(|| {
+            let example = Example::score(input, options, i, scratch);
+            for (j, &a) in example.attention.iter().enumerate() {
+                // SAFETY: the output is borrowed for the whole call; row i belongs to this item.
+                unsafe { out.set(layout.offset([i, j]), a) };
+            }
+        });
+    });
+    Ok(())
+}
+
+/// The gradients of Z, and with CAM of W, from that of attention, da (b, r).
+///
+/// # Errors
+/// As [`attention_forward`].
+pub fn attention_backward<T: Element>(
+    input: &AttentionInput<'_, T>,
+    options: &AttentionOptions,
+    d_attention: &View<'_, f32, 2>,
+) -> Result<AttentionGradients<T>> {
+    let [b, r, d] = input.features.shape();
+    let mut features = zeros::<T>(OP, "the gradient of the features", &[b, r, d])?;
+    let mut classifier = match &input.classifier {
+        Some(classifier) => {
+            Some(zeros::<f32>(OP, "the gradient of the classifier", &classifier.rows.shape())?)
+        }
+        None => None,
+    };
+    let mut workspace = zeros_bytes(OP, attention_workspace_bytes(input, options)?)?;
+    let d_features = ViewMut::new(&mut features, [b, r, d])?;
+    let d_classifier = match (&mut classifier, &input.classifier) {
+        (Some(values), Some(given)) => Some(ViewMut::new(values, given.rows.shape())?),
+        _ => None,
+    };
+    attention_backward_into(input, options, d_attention, d_features, d_classifier, &mut workspace)?;
+    Ok(AttentionGradients { features, classifier })
+}
+
+/// The gradients of attention into the caller's memory; `d_classifier` (c, d) is overwritten.
+///
+/// # Errors
+/// As [`attention_forward`], and [`Error::Length`] when the workspace is too small.
+pub fn attention_backward_into<T: Element>(
+    input: &AttentionInput<'_, T>,
+    options: &AttentionOptions,
+    d_attention: &View<'_, f32, 2>,
+    mut d_features: ViewMut<'_, T, 3>,
+    mut d_classifier: Option<ViewMut<'_, f32, 2>>,
+    workspace: &mut [u8],
+) -> Result<()> {
+    validate(input, options)?;
+    let [b, r, d] = input.features.shape();
+    check_attention_shape(OP, d_attention.shape(), b, r)?;
+    expect_shape(OP, "the gradient of the features", d_features.shape(), [b, r, d])?;
+    if let Some(out) = &d_classifier {
+        let Some(classifier) = &input.classifier else {
+            return Err(Error::Arguments {
+                op: OP,
+                what: "a gradient of the classifier is asked for, but none was given",
+            });
+        };
+        expect_shape(OP, "the gradient of the classifier", out.shape(), classifier.rows.shape())?;
+    }
+    let (queries, scratch) = workers::words(OP, workspace, words(input))?.split_at_mut(b * d);
+    let queries: &mut [f32] = bytemuck::cast_slice_mut(queries);
+    let shared_queries = Shared::new(queries);
+    let (layout, out) = (*d_features.layout(), Shared::new(d_features.data_mut()));
+    for_each_item(b, workers::workers(b), scratch, |i, scratch| {
+        // SAFETY: the queries outlive this call; row i belongs to this item.
+        let d_query = unsafe { shared_queries.slice(i * d, d) };
+        Arch::new().dispatch(|| {
+            let example = Example::score(input, options, i, scratch);
+            // SAFETY: the output is borrowed for the whole call; example i belongs to this item.
+            unsafe { example.backward(options, i, d_attention, d_query, out, &layout) };
+        });
+    });
+    if let (Some(out), Some(classifier)) = (&mut d_classifier, &input.classifier) {
+        sum_by_label(out, classifier.labels, queries);
+    }
+    Ok(())
+}
+
+/// dW_y = Σ over the examples of class y of du_i, in order of i.
+fn sum_by_label(out: &mut ViewMut<'_, f32, 2>, labels: &[u32], queries: &[f32]) {
+    let ([c, d], layout) = (out.shape(), *out.layout());
+    for index in 0..c * d {
+        out.set([index / d, index % d], 0.0);
+    }
+    for (&label, query) in labels.iter().zip(queries.chunks_exact(d)) {
+        for (channel, value) in query.iter().enumerate() {
+            out.data_mut()[layout.offset([label as usize, channel])] += value;
+        }
+    }
+}
+
+/// One example at work: its features, query, scores and attention, in a worker's scratch.
+struct Example<'s> {
+    /// z_i (r, d).
+    features: &'s mut [f32],
+    /// u (d).
+    query: &'s mut [f32],
+    scores: &'s mut [f32],
+    attention: &'s mut [f32],
+    /// Σ relu(score), or 0 where the map is uniform for want of a positive score.
+    positive: f32,
+    d_scores: &'s mut [f32],
+    row: &'s mut [f32],
+}
+
+impl<'s> Example<'s> {
+    #[inline(always)]
+    fn score<T: Element>(
+        input: &AttentionInput<'_, T>,
+        options: &AttentionOptions,
+        i: usize,
+        scratch: &'s mut [Word],
+    ) -> Self {
+        let [_, r, d] = input.features.shape();
+        let mut carve = Carve::new(scratch);
+        let (features, query) = (carve.floats(r * d), carve.floats(d));
+        let [scores, attention, d_scores] = [(); 3].map(|_| carve.floats(r));
+        read_example(&input.features, i, features);
+        match &input.classifier {
+            Some(classifier) => {
+                let label = classifier.labels[i] as usize;
+                query.iter_mut().enumerate().for_each(|(ch, u)| *u = classifier.rows.get([label, ch]));
+            }
+            None => {
+                query.fill(0.0);
+                for z in features.chunks_exact(d) {
+                    query.iter_mut().zip(z).for_each(|(u, z)| *u += z);
+                }
+                query.iter_mut().for_each(|u| *u /= r as f32);
+            }
+        }
+        scores.iter_mut().zip(features.chunks_exact(d)).for_each(|(score, z)| *score = dot(query, z));
+        let row = carve.floats(d);
+        let mut example = Self { features, query, scores, attention, positive: 0.0, d_scores, row };
+        example.normalise(options.normalise);
+        example
+    }
+
+    fn normalise(&mut self, normalise: Normalise) {
+        let r = self.scores.len() as f32;
+        match normalise {
+            Normalise::ReluL1 => {
+                self.positive = self.scores.iter().map(|score| score.max(0.0)).sum();
+                let uniform = self.positive == 0.0;
+                for (a, score) in self.attention.iter_mut().zip(&*self.scores) {
+                    *a = if uniform { 1.0 / r } else { score.max(0.0) / self.positive };
+                }
+            }
+            Normalise::Softmax => {
+                let max = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                self.attention.iter_mut().zip(&*self.scores).for_each(|(a, score)| *a = (score - max).exp());
+                let sum: f32 = self.attention.iter().sum();
+                self.attention.iter_mut().for_each(|a| *a /= sum);
+            }
+        }
+    }
+
+    /// dscore from da, du = Σ_j dscore_j z_j into `d_query`, dz_j = dscore_j u (+ du / r with GAP).
+    ///
+    /// # Safety
+    /// No other thread may write example i of `out`.
+    #[inline(always)]
+    unsafe fn backward<T: Element>(
+        self,
+        options: &AttentionOptions,
+        i: usize,
+        d_attention: &View<'_, f32, 2>,
+        d_query: &mut [f32],
+        out: Shared<T>,
+        layout: &Layout<3>,
+    ) {
+        let (r, d) = (self.scores.len(), self.query.len());
+        let inner: f32 = (0..r).map(|j| self.attention[j] * d_attention.get([i, j])).sum();
+        for j in 0..r {
+            let centred = d_attention.get([i, j]) - inner;
+            self.d_scores[j] = match options.normalise {
+                Normalise::Softmax => self.attention[j] * centred,
+                Normalise::ReluL1 if self.scores[j] > 0.0 => centred / self.positive,
+                Normalise::ReluL1 => 0.0,
+            };
+        }
+        d_query.fill(0.0);
+        for (z, &ds) in self.features.chunks_exact(d).zip(&*self.d_scores) {
+            d_query.iter_mut().zip(z).for_each(|(du, z)| *du = ds.mul_add(*z, *du));
+        }
+        let through_mean = if options.query == Query::Gap { 1.0 / r as f32 } else { 0.0 };
+        for (j, &ds) in self.d_scores.iter().enumerate() {
+            let gradient = self.row.iter_mut().zip(&*self.query).zip(&*d_query);
+            gradient.for_each(|((dz, u), du)| *dz = ds.mul_add(*u, through_mean * du));
+            for (channel, &dz) in self.row.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { out.set(layout.offset([i, j, channel]), T::from_f32(dz)) };
+            }
+        }
+    }
+}
+
+/// Copies example i (r, d) as f32.
+#[inline(always)]
+fn read_example<T: Element>(features: &View<'_, T, 3>, i: usize, out: &mut [f32]) {
+    let [_, r, d] = features.shape();
+    let [_, by_position, by_channel] = features.layout().strides;
+    let start = features.layout().offset([i, 0, 0]);
+    let layout = Layout { shape: [r, 1, d], strides: [by_position, 0, by_channel] };
+    if let Ok(example) = View::from_layout(&features.data()[start..], layout) {
+        read_position(&example, 0, out);
+    }
+}
+
+/// A dot product in sixteen running sums, always in the same order.
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut sums = [0f32; 16];
+    let (x_runs, y_runs) = (x.chunks_exact(16), y.chunks_exact(16));
+    let rest: f32 = x_runs.remainder().iter().zip(y_runs.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in x_runs.zip(y_runs) {
+        for lane in 0..16 {
+            sums[lane] = x[lane].mul_add(y[lane], sums[lane]);
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}

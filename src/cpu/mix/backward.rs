@@ -1,0 +1,372 @@
+//! The gradients of mixing: dZ = dZ̃ M̂ᵀ, dY = Σ_j dỸ^j M̂^jᵀ, and through dM̂ = Zᵀ dZ̃ + Yᵀ dỸ that of attention.
+
+use super::{Cut, MixInput, OP, labels, read_targets, validate};
+use crate::cpu::attention_scale::ScaledAttention;
+use crate::cpu::attention_sums::AttentionSums;
+use crate::cpu::matmul::{Matrix, Write, matmul};
+use crate::cpu::pack::{read_position, read_row, write_position};
+use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
+use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item};
+use crate::cpu::{zeros, zeros_bytes};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::problem::{Mixing, expect_shape};
+use crate::sampler::panel::{PANEL, Panel};
+use crate::view::{View, ViewMut};
+use rayon::prelude::*;
+
+/// The gradients of what mixing gave.
+#[derive(Clone, Copy, Debug)]
+pub struct MixedGradients<'a, T> {
+    /// dZ̃ (n, r, d).
+    pub features: View<'a, T, 3>,
+    /// dỸ (n, r, c), or none where targets take no part; needs targets.
+    pub targets: Option<View<'a, f32, 3>>,
+}
+
+/// The gradients of what mixing read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MixGradients<T> {
+    /// dZ (b, r, d), contiguous, in the type of the features.
+    pub features: Vec<T>,
+    /// dY (b, c), contiguous, when dỸ was given and the targets are soft.
+    pub targets: Option<Vec<f32>>,
+    /// da (b, r), contiguous, when attention was given.
+    pub attention: Option<Vec<f32>>,
+}
+
+/// Where [`mix_backward_into`] writes; what is `None` is not computed.
+#[derive(Debug)]
+pub struct MixBackwardOutputs<'a, T> {
+    /// dZ (b, r, d).
+    pub features: Option<ViewMut<'a, T, 3>>,
+    /// dY (b, c); needs soft targets and dỸ.
+    pub targets: Option<ViewMut<'a, f32, 2>>,
+    /// da (b, r); needs attention.
+    pub attention: Option<ViewMut<'a, f32, 2>>,
+}
+
+impl<T> Default for MixBackwardOutputs<'_, T> {
+    fn default() -> Self {
+        Self { features: None, targets: None, attention: None }
+    }
+}
+
+/// The gradients of features, soft targets and attention, from those of the mixed ones. Draws what forward drew.
+///
+/// # Errors
+/// As [`crate::cpu::mix_forward`].
+pub fn mix_backward<T: Element>(
+    mixing: &Mixing,
+    input: &MixInput<'_, T>,
+    gradients: &MixedGradients<'_, T>,
+) -> Result<MixGradients<T>> {
+    validate(mixing, input)?;
+    let cut = Cut::new(mixing, input);
+    let mut features = zeros::<T>(OP, "the gradient of the features", &[cut.b, cut.r, cut.d])?;
+    let mut targets = match cut.soft && gradients.targets.is_some() {
+        true => Some(zeros::<f32>(OP, "the gradient of the targets", &[cut.b, cut.c])?),
+        false => None,
+    };
+    let mut attention = match cut.has_attention {
+        true => Some(zeros::<f32>(OP, "the gradient of attention", &[cut.b, cut.r])?),
+        false => None,
+    };
+    let outputs = MixBackwardOutputs {
+        features: Some(ViewMut::new(&mut features, [cut.b, cut.r, cut.d])?),
+        targets: targets.as_mut().map(|dy| ViewMut::new(dy, [cut.b, cut.c])).transpose()?,
+        attention: attention.as_mut().map(|da| ViewMut::new(da, [cut.b, cut.r])).transpose()?,
+    };
+    let mut workspace = zeros_bytes(OP, mix_backward_workspace_bytes(mixing, input, &outputs)?)?;
+    mix_backward_into(mixing, input, gradients, outputs, &mut workspace)?;
+    Ok(MixGradients { features, targets, attention })
+}
+
+/// Bytes of workspace that [`mix_backward_into`] needs on the current rayon pool. Does not grow with n.
+///
+/// # Errors
+/// As [`mix_backward`].
+pub fn mix_backward_workspace_bytes<T: Element>(
+    mixing: &Mixing,
+    input: &MixInput<'_, T>,
+    outputs: &MixBackwardOutputs<'_, T>,
+) -> Result<usize> {
+    validate(mixing, input)?;
+    Ok(workers::bytes(Plan::new(mixing, input, outputs).words()))
+}
+
+/// A cut with the gradients asked for.
+#[derive(Clone, Copy)]
+struct Plan {
+    cut: Cut,
+    features: bool,
+    targets: bool,
+    attention: bool,
+}
+
+impl Plan {
+    fn new<T: Element>(
+        mixing: &Mixing,
+        input: &MixInput<'_, T>,
+        outputs: &MixBackwardOutputs<'_, T>,
+    ) -> Self {
+        Self {
+            cut: Cut::new(mixing, input),
+            features: outputs.features.is_some(),
+            targets: outputs.targets.is_some(),
+            attention: outputs.attention.is_some(),
+        }
+    }
+
+    fn feature_words(&self) -> usize {
+        if self.features { self.cut.b * self.cut.d } else { 0 }
+    }
+
+    fn target_words(&self) -> usize {
+        if self.targets { self.cut.b * self.cut.c } else { 0 }
+    }
+
+    /// Words of an item's sums: dZ where it must be summed over items, Σ for da, its part of dY.
+    fn item_words(&self) -> usize {
+        let features = if self.cut.splits > 1 { self.feature_words() } else { 0 };
+        features + if self.attention { self.cut.b } else { 0 } + self.target_words()
+    }
+
+    fn scratch_words(&self) -> usize {
+        let Cut { b, d, c, soft, tile, .. } = self.cut;
+        let stride = row_stride(tile);
+        let d_matrix = if self.attention { (b + 2) * stride } else { 0 };
+        Panel::WORDS
+            + Slab::words(b, stride, self.attention)
+            + d_matrix
+            + stride * (d + c)
+            + b * d
+            + self.feature_words()
+            + if soft { b * c } else { 0 }
+    }
+
+    fn words(&self) -> usize {
+        let workers = workers::workers(self.cut.items());
+        self.cut.attention_words() + self.cut.items() * self.item_words() + workers * self.scratch_words()
+    }
+}
+
+/// The gradients of mixing into the caller's memory.
+///
+/// # Errors
+/// As [`mix_backward`], and [`Error::Length`] when the workspace is smaller than [`mix_backward_workspace_bytes`].
+pub fn mix_backward_into<T: Element>(
+    mixing: &Mixing,
+    input: &MixInput<'_, T>,
+    gradients: &MixedGradients<'_, T>,
+    outputs: MixBackwardOutputs<'_, T>,
+    workspace: &mut [u8],
+) -> Result<()> {
+    validate(mixing, input)?;
+    let plan = Plan::new(mixing, input, &outputs);
+    check_gradients(&plan, gradients, &outputs)?;
+    let MixBackwardOutputs { mut features, mut targets, mut attention } = outputs;
+    let mut carve = Carve::new(workers::words(OP, workspace, plan.words())?);
+    let attention_words = carve.words(plan.cut.attention_words());
+    let scaled = input.attention.as_ref().map(|a| ScaledAttention::new(a, attention_words));
+    let source = Source::new(*mixing, plan.cut.b, scaled, input.weights);
+    let item_words = plan.item_words();
+    let results = carve.words(plan.cut.items() * item_words);
+    let shared = Shared::new(results);
+    let d_features = features.as_mut().map(|view| {
+        let layout = *view.layout();
+        (Shared::new(view.data_mut()), layout)
+    });
+    for_each_item(plan.cut.items(), workers::workers(plan.cut.items()), carve.rest(), |item, scratch| {
+        // SAFETY: results outlive this call, and each item writes its own.
+        let result = unsafe { shared.slice(item * item_words, item_words) };
+        let d_z = Item { plan: &plan, source: &source, input, gradients, item }.run(scratch, result);
+        if let (Some((out, layout)), 1) = (&d_features, plan.cut.splits) {
+            // SAFETY: the output is borrowed for the whole call; the item is its whole position.
+            unsafe { write_position(d_z, 1.0, *out, layout, item) };
+        }
+    });
+    if item_words == 0 {
+        return Ok(());
+    }
+    results.par_chunks_exact_mut(plan.cut.splits * item_words).enumerate().for_each(|(j, position)| {
+        let (total, rest) = position.split_at_mut(item_words);
+        let total: &mut [f32] = bytemuck::cast_slice_mut(total);
+        for next in rest.chunks_exact(item_words) {
+            let next: &[f32] = bytemuck::cast_slice(next);
+            total.iter_mut().zip(next).for_each(|(sum, value)| *sum += value);
+        }
+        if let (Some((out, layout)), true) = (&d_features, plan.cut.splits > 1) {
+            // SAFETY: the output is borrowed for the whole call; this closure alone writes position j.
+            unsafe { write_position(&total[..plan.feature_words()], 1.0, *out, layout, j) };
+        }
+    });
+    write_attention(&plan, &source, input, results, &mut attention);
+    sum_targets(&plan, results, &mut targets);
+    Ok(())
+}
+
+fn check_gradients<T: Element>(
+    plan: &Plan,
+    gradients: &MixedGradients<'_, T>,
+    outputs: &MixBackwardOutputs<'_, T>,
+) -> Result<()> {
+    let Cut { b, r, d, c, n, soft, has_attention, .. } = plan.cut;
+    let missing = |what| Err(Error::Arguments { op: OP, what });
+    expect_shape(OP, "the gradient of the mixed features", gradients.features.shape(), [n, r, d])?;
+    if let Some(targets) = &gradients.targets {
+        if c == 0 {
+            return missing("a gradient of mixed targets was given, but no targets");
+        }
+        expect_shape(OP, "the gradient of the mixed targets", targets.shape(), [n, r, c])?;
+    }
+    if let Some(features) = &outputs.features {
+        expect_shape(OP, "the gradient of the features", features.shape(), [b, r, d])?;
+    }
+    if let Some(targets) = &outputs.targets {
+        if !soft || gradients.targets.is_none() {
+            return missing(
+                "a gradient of the targets needs soft targets and the gradient of the mixed ones",
+            );
+        }
+        expect_shape(OP, "the gradient of the targets", targets.shape(), [b, c])?;
+    }
+    if let Some(attention) = &outputs.attention {
+        if !has_attention {
+            return missing("a gradient of attention is asked for, but no attention was given");
+        }
+        expect_shape(OP, "the gradient of attention", attention.shape(), [b, r])?;
+    }
+    Ok(())
+}
+
+/// da_ij = 2^e_j Σ; nothing for a map without mass, which was replaced by a constant.
+fn write_attention<T: Element>(
+    plan: &Plan,
+    source: &Source<'_>,
+    input: &MixInput<'_, T>,
+    results: &[Word],
+    out: &mut Option<ViewMut<'_, f32, 2>>,
+) {
+    let (Some(out), Some(given), Some(scaled)) = (out, &input.attention, &source.attention) else { return };
+    let Cut { b, r, splits, .. } = plan.cut;
+    let at = if splits > 1 { plan.feature_words() } else { 0 };
+    for i in 0..b {
+        let replaced = (0..r).all(|j| given.get([i, j]) == 0.0);
+        for j in 0..r {
+            let sum = f32::from_bits(results[j * splits * plan.item_words() + at + i]);
+            out.set([i, j], if replaced { 0.0 } else { scaled.scale(j) * sum });
+        }
+    }
+}
+
+/// dY = Σ_j of the positions' parts, in order.
+fn sum_targets(plan: &Plan, results: &[Word], out: &mut Option<ViewMut<'_, f32, 2>>) {
+    let Some(out) = out else { return };
+    let (words, per_position) = (plan.item_words(), plan.item_words() * plan.cut.splits);
+    let start = words - plan.target_words();
+    for index in 0..plan.target_words() {
+        let parts = (0..plan.cut.r).map(|j| f32::from_bits(results[j * per_position + start + index]));
+        out.set([index / plan.cut.c, index % plan.cut.c], parts.sum());
+    }
+}
+
+struct Item<'a, T> {
+    plan: &'a Plan,
+    source: &'a Source<'a>,
+    input: &'a MixInput<'a, T>,
+    gradients: &'a MixedGradients<'a, T>,
+    item: usize,
+}
+
+impl<T: Element> Item<'_, T> {
+    /// Runs the item and gives its dZ^j (b, d).
+    fn run<'s>(&self, scratch: &'s mut [Word], result: &'s mut [Word]) -> &'s [f32] {
+        let Cut { b, d, c, soft, tile, splits, .. } = self.plan.cut;
+        let (j, stride) = (self.item / splits, row_stride(tile));
+        let (mut carve, mut result) = (Carve::new(scratch), Carve::new(result));
+        let panel_words = carve.words(Panel::WORDS);
+        let mut slab = Slab::new(&mut carve, b, stride, self.plan.attention);
+        let own = carve.floats(self.plan.feature_words());
+        let d_z = if splits > 1 { result.floats(self.plan.feature_words()) } else { own };
+        let sums = result.floats(if self.plan.attention { b } else { 0 });
+        let d_y = result.floats(self.plan.target_words());
+        for zeroed in [&mut *d_z, &mut *sums, &mut *d_y] {
+            zeroed.fill(0.0);
+        }
+        let z = carve.floats(b * d);
+        read_position(&self.input.features, j, z);
+        let y = carve.floats(if soft { b * c } else { 0 });
+        read_targets(&self.input.targets, y);
+        let d_mixed = carve.floats(stride * d);
+        let d_mixed_targets = carve.floats(stride * c);
+        let d_matrix = carve.floats(if self.plan.attention { b * stride } else { 0 });
+        let [factor, dot] = [(); 2].map(|_| carve.floats(if self.plan.attention { stride } else { 0 }));
+        factor.fill(1.0);
+        let columns = self.plan.cut.columns(self.item);
+        for first in columns.clone().step_by(PANEL) {
+            let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
+            let width = even_tiles(panel.k().len(), tile);
+            for start in (0..panel.k().len()).step_by(width) {
+                let ks = &panel.k()[start..panel.k().len().min(start + width)];
+                let count = ks.len();
+                slab.draw(self.source, &panel, j, start, count);
+                read_columns(&self.gradients.features, ks, j, d_mixed);
+                let gradient = Matrix::rows(&*d_mixed, count, d, d);
+                let matrix = Matrix::rows(&*slab.matrix, b, count, stride);
+                if self.plan.features {
+                    matmul(Matrix::rows(&mut *d_z, b, d, d), Write::Add, matrix, gradient);
+                }
+                if let Some(targets) = &self.gradients.targets {
+                    read_columns(targets, ks, j, d_mixed_targets);
+                }
+                let target_gradient = Matrix::rows(&*d_mixed_targets, count, c, c);
+                if self.plan.targets {
+                    matmul(Matrix::rows(&mut *d_y, b, c, c), Write::Add, matrix, target_gradient);
+                }
+                if !self.plan.attention {
+                    continue;
+                }
+                let out = Matrix::rows(&mut *d_matrix, b, count, stride);
+                matmul(out, Write::Replace, Matrix::rows(&*z, b, d, d), gradient.transposed());
+                if self.gradients.targets.is_some() {
+                    self.add_targets(d_matrix, stride, y, target_gradient);
+                }
+                let over_mass = slab.over_mass.as_deref().unwrap_or_default();
+                let tile_sums = AttentionSums {
+                    d_matrix,
+                    matrix: slab.matrix,
+                    over_mass,
+                    factor,
+                    weighted: None,
+                    stride,
+                    count,
+                };
+                tile_sums.add_to(b, dot, sums);
+            }
+        }
+        d_z
+    }
+
+    /// dM̂ += Yᵀ dỸ.
+    fn add_targets(&self, d_matrix: &mut [f32], stride: usize, y: &[f32], gradient: Matrix<&[f32]>) {
+        let Cut { b, c, .. } = self.plan.cut;
+        let count = gradient.rows;
+        let Some(labels) = labels(&self.input.targets) else {
+            let out = Matrix::rows(d_matrix, b, count, stride);
+            return matmul(out, Write::Add, Matrix::rows(y, b, c, c), gradient.transposed());
+        };
+        for (row, &label) in d_matrix.chunks_exact_mut(stride).zip(labels) {
+            let classes = gradient.values.chunks_exact(c).map(|dy| dy[label as usize]);
+            row[..count].iter_mut().zip(classes).for_each(|(d, dy)| *d += dy);
+        }
+    }
+}
+
+/// Copies columns `ks` of position j of an array (n, r, length) as f32, one after another.
+fn read_columns<T: Element>(values: &View<'_, T, 3>, ks: &[u32], j: usize, out: &mut [f32]) {
+    let length = values.shape()[2];
+    for (row, &k) in out.chunks_exact_mut(length).zip(ks) {
+        read_row(values, [k as usize, j], row);
+    }
+}

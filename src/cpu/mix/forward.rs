@@ -1,0 +1,190 @@
+//! Z̃ = Z M̂ and Ỹ = Y M̂; equations (7) and (8).
+
+use super::{Cut, MixInput, OP, labels, read_targets, validate};
+use crate::cpu::attention_scale::ScaledAttention;
+use crate::cpu::matmul::{Matrix, Write, matmul};
+use crate::cpu::pack::{read_position, write_row};
+use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
+use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item};
+use crate::cpu::{zeros, zeros_bytes};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::problem::{Mixing, expect_shape};
+use crate::sampler::panel::{PANEL, Panel};
+use crate::view::{Layout, ViewMut};
+
+/// Mixed features and targets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixed<T> {
+    /// Z̃ (n, r, d), contiguous, in the type of the features.
+    pub features: Vec<T>,
+    /// Ỹ (n, r, c), contiguous, when targets were given.
+    pub targets: Option<Vec<f32>>,
+}
+
+/// Where [`mix_forward_into`] writes.
+#[derive(Debug)]
+pub struct MixOutputs<'a, T> {
+    /// Z̃ (n, r, d).
+    pub features: ViewMut<'a, T, 3>,
+    /// Ỹ (n, r, c); needs targets.
+    pub targets: Option<ViewMut<'a, f32, 3>>,
+}
+
+/// n mixed embeddings at each position, and their targets when targets are given.
+///
+/// # Errors
+/// Shapes that do not fit together, labels that are not below c, attention or weights that are negative or not finite, an α out of
+/// range, sizes of 0 or whose product overflows.
+///
+/// ```
+/// use multimix::cpu::{self, MixInput};
+/// use multimix::{Alpha, Mixing, View};
+/// let features = vec![2.5f32; 8 * 4 * 3]; // (b = 8, r = 4, d = 3), all alike
+/// let input = MixInput { features: View::new(&features, [8, 4, 3])?, targets: None, attention: None, weights: None };
+/// let mixed = cpu::mix_forward(&Mixing::dirichlet(10, Alpha::PAPER), &input)?;
+/// assert_eq!(mixed.features.len(), 10 * 4 * 3);
+/// assert!(mixed.features.iter().all(|z| (z - 2.5).abs() < 1e-5)); // convex combinations
+/// # Ok::<(), multimix::Error>(())
+/// ```
+pub fn mix_forward<T: Element>(mixing: &Mixing, input: &MixInput<'_, T>) -> Result<Mixed<T>> {
+    validate(mixing, input)?;
+    let cut = Cut::new(mixing, input);
+    let mut features = zeros::<T>(OP, "the mixed features (n, r, d)", &[cut.n, cut.r, cut.d])?;
+    let mut targets = match input.targets {
+        Some(_) => Some(zeros::<f32>(OP, "the mixed targets (n, r, c)", &[cut.n, cut.r, cut.c])?),
+        None => None,
+    };
+    let mut workspace = zeros_bytes(OP, workers::bytes(words(&cut)))?;
+    let outputs = MixOutputs {
+        features: ViewMut::new(&mut features, [cut.n, cut.r, cut.d])?,
+        targets: targets.as_mut().map(|targets| ViewMut::new(targets, [cut.n, cut.r, cut.c])).transpose()?,
+    };
+    mix_forward_into(mixing, input, outputs, &mut workspace)?;
+    Ok(Mixed { features, targets })
+}
+
+/// Bytes of workspace that [`mix_forward_into`] needs on the current rayon pool. Does not grow with n.
+///
+/// # Errors
+/// As [`mix_forward`].
+pub fn mix_forward_workspace_bytes<T: Element>(mixing: &Mixing, input: &MixInput<'_, T>) -> Result<usize> {
+    validate(mixing, input)?;
+    Ok(workers::bytes(words(&Cut::new(mixing, input))))
+}
+
+fn words(cut: &Cut) -> usize {
+    let soft = if cut.soft { cut.b * cut.c } else { 0 };
+    let scratch = Panel::WORDS
+        + Slab::words(cut.b, row_stride(cut.tile), false)
+        + cut.b * cut.d
+        + soft
+        + row_stride(cut.tile) * cut.d.max(cut.c);
+    cut.attention_words() + workers::workers(cut.items()) * scratch
+}
+
+/// Mixed features and targets into the caller's memory.
+///
+/// # Errors
+/// As [`mix_forward`], and [`Error::Length`] when the workspace is smaller than [`mix_forward_workspace_bytes`].
+pub fn mix_forward_into<T: Element>(
+    mixing: &Mixing,
+    input: &MixInput<'_, T>,
+    mut outputs: MixOutputs<'_, T>,
+    workspace: &mut [u8],
+) -> Result<()> {
+    validate(mixing, input)?;
+    let cut = Cut::new(mixing, input);
+    expect_shape(OP, "the mixed features", outputs.features.shape(), [cut.n, cut.r, cut.d])?;
+    if let Some(targets) = &outputs.targets {
+        if input.targets.is_none() {
+            return Err(Error::Arguments {
+                op: OP,
+                what: "mixed targets are asked for, but no targets were given",
+            });
+        }
+        expect_shape(OP, "the mixed targets", targets.shape(), [cut.n, cut.r, cut.c])?;
+    }
+    let mut carve = Carve::new(workers::words(OP, workspace, words(&cut))?);
+    let attention =
+        input.attention.as_ref().map(|a| ScaledAttention::new(a, carve.words(cut.attention_words())));
+    let source = Source::new(*mixing, cut.b, attention, input.weights);
+    let features = (Shared::new(outputs.features.data_mut()), *outputs.features.layout());
+    let targets =
+        outputs.targets.as_mut().map(|targets| (Shared::new(targets.data_mut()), *targets.layout()));
+    for_each_item(cut.items(), workers::workers(cut.items()), carve.rest(), |item, scratch| {
+        Item { cut: &cut, source: &source, input, item }.run(scratch, &features, &targets);
+    });
+    Ok(())
+}
+
+struct Item<'a, T> {
+    cut: &'a Cut,
+    source: &'a Source<'a>,
+    input: &'a MixInput<'a, T>,
+    item: usize,
+}
+
+impl<T: Element> Item<'_, T> {
+    fn run(
+        &self,
+        scratch: &mut [Word],
+        features: &(Shared<T>, Layout<3>),
+        targets: &Option<(Shared<f32>, Layout<3>)>,
+    ) {
+        let Cut { b, d, c, soft, tile, splits, .. } = *self.cut;
+        let j = self.item / splits;
+        let mut carve = Carve::new(scratch);
+        let panel_words = carve.words(Panel::WORDS);
+        let mut slab = Slab::new(&mut carve, b, row_stride(tile), false);
+        let z = carve.floats(b * d);
+        read_position(&self.input.features, j, z);
+        let y = carve.floats(if soft { b * c } else { 0 });
+        read_targets(&self.input.targets, y);
+        let mixed = carve.floats(row_stride(tile) * d.max(c));
+        let columns = self.cut.columns(self.item);
+        for first in columns.clone().step_by(PANEL) {
+            let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
+            let width = even_tiles(panel.k().len(), tile);
+            for start in (0..panel.k().len()).step_by(width) {
+                let ks = &panel.k()[start..panel.k().len().min(start + width)];
+                slab.draw(self.source, &panel, j, start, ks.len());
+                let matrix = Matrix::rows(&*slab.matrix, b, ks.len(), slab.stride).transposed();
+                matmul(
+                    Matrix::rows(&mut *mixed, ks.len(), d, d),
+                    Write::Replace,
+                    matrix,
+                    Matrix::rows(&*z, b, d, d),
+                );
+                write_mixed(mixed, ks, j, features);
+                let Some(targets) = targets else { continue };
+                match labels(&self.input.targets) {
+                    Some(labels) => mix_labels(mixed, c, &slab, labels),
+                    None => {
+                        let out = Matrix::rows(&mut *mixed, ks.len(), c, c);
+                        matmul(out, Write::Replace, matrix, Matrix::rows(&*y, b, c, c));
+                    }
+                }
+                write_mixed(mixed, ks, j, targets);
+            }
+        }
+    }
+}
+
+/// Writes rows of a tile to columns `ks` of position j.
+fn write_mixed<T: Element>(rows: &[f32], ks: &[u32], j: usize, (out, layout): &(Shared<T>, Layout<3>)) {
+    let length = layout.shape[2];
+    for (row, &k) in rows.chunks_exact(length).zip(ks) {
+        // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to one item.
+        unsafe { write_row(row, 1.0, *out, layout, [k as usize, j]) };
+    }
+}
+
+/// Ỹ (columns, c) of labels: row k gathers M̂_ik at class y_i.
+fn mix_labels(out: &mut [f32], c: usize, slab: &Slab<'_>, labels: &[u32]) {
+    out[..slab.count * c].fill(0.0);
+    for (i, &label) in labels.iter().enumerate() {
+        let row = &slab.matrix[i * slab.stride..][..slab.count];
+        row.iter().enumerate().for_each(|(x, m)| out[x * c + label as usize] += m);
+    }
+}
