@@ -90,6 +90,48 @@ pub enum Error {
         /// What is missing or contradictory, and how to mend it.
         what: &'static str,
     },
+    /// Two buffers of one call share device memory, and at least one of them is written.
+    #[error("{op}: {first} and {second} overlap in device memory; give each a buffer of its own")]
+    Alias {
+        /// The operation called.
+        op: &'static str,
+        /// The buffer that is written.
+        first: &'static str,
+        /// The other one.
+        second: &'static str,
+    },
+    /// The device or its driver cannot do what was asked: there is none, it is too old, too small, or another one than the caller's.
+    #[error("{op}: {what}; {advice}")]
+    Device {
+        /// The operation called.
+        op: &'static str,
+        /// What is the case.
+        what: String,
+        /// What to do about it.
+        advice: String,
+    },
+    /// A call of the CUDA driver failed.
+    #[error("{op}: {call} failed: {code}; {advice}")]
+    Cuda {
+        /// The operation called.
+        op: &'static str,
+        /// What the driver was asked to do.
+        call: String,
+        /// The driver's error, by name and number.
+        code: String,
+        /// What it usually means and what to do about it.
+        advice: String,
+    },
+    /// There is no NVRTC to compile kernels with, or it failed; with its log.
+    #[error("{op}: {what}{}{advice}", if advice.is_empty() { "" } else { "; " })]
+    Nvrtc {
+        /// The operation called.
+        op: &'static str,
+        /// What failed; the compiler's own words, line by line, where it has spoken.
+        what: String,
+        /// What to do about it. May be empty.
+        advice: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`].

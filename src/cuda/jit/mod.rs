@@ -1,0 +1,106 @@
+//! Run-time compilation: from the kernels' sources, which are part of this crate, to images that a driver loads.
+//!
+//! [`Nvrtc`] is the compiler, found wherever the toolkit, pip or conda put it. [`Compiler`] asks the [`Cache`] on disk first,
+//! then the compiler, once per program and process however many threads ask. One compilation gives the cubin, the PTX that
+//! serves where a driver refuses the cubin, and ptxas' report on each kernel ([`Resources`]).
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `MULTIMIX_NVRTC` | the NVRTC library to use, or its folder; nothing else is searched |
+//! | `MULTIMIX_CACHE_DIR` | folder of the disk cache, in place of the user's cache folder |
+//! | `MULTIMIX_CACHE` | `0` or `off`: nothing on disk |
+
+mod api;
+mod cache;
+mod flight;
+mod locate;
+mod nvrtc;
+mod program;
+mod report;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use cache::Cache;
+pub(crate) use flight::Flights;
+pub use locate::SearchPath;
+pub use nvrtc::Nvrtc;
+pub use program::{Header, Key, Program, Target};
+pub use report::Resources;
+
+use crate::error::Result;
+
+/// A compiled program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Machine code of one architecture; empty for a virtual target.
+    pub cubin: Vec<u8>,
+    /// The same as PTX text.
+    pub ptx: Vec<u8>,
+    /// What the compiler and ptxas said.
+    pub log: String,
+}
+
+impl Image {
+    /// ptxas' report, one entry per kernel; empty for a virtual target, which ptxas does not see.
+    pub fn resources(&self) -> Vec<Resources> {
+        report::parse(&self.log)
+    }
+}
+
+/// A compiler with its caches in memory and on disk.
+#[derive(Debug)]
+pub struct Compiler {
+    nvrtc: Nvrtc,
+    cache: Cache,
+    images: Flights<Key, Arc<Image>>,
+    compilations: AtomicU64,
+}
+
+impl Compiler {
+    /// A compiler that keeps its images in `cache`.
+    pub fn new(nvrtc: Nvrtc, cache: Cache) -> Self {
+        Self { nvrtc, cache, images: Flights::default(), compilations: AtomicU64::new(0) }
+    }
+
+    /// NVRTC and the cache that the environment leads to. `driver_major` as in [`Nvrtc::locate`].
+    ///
+    /// # Errors
+    /// [`Error::Nvrtc`](crate::Error::Nvrtc) when there is no NVRTC.
+    pub fn from_environment(driver_major: Option<u32>) -> Result<Self> {
+        let cache = Cache::from_environment();
+        Ok(Self::new(Nvrtc::locate(driver_major, &cache)?, cache))
+    }
+
+    /// The compiled program: from memory, from disk, or compiled now. Of threads that ask for the same at once, one compiles.
+    ///
+    /// # Errors
+    /// [`Error::Nvrtc`](crate::Error::Nvrtc) with the compiler's log when the program does not compile.
+    pub fn image(&self, program: &Program, target: Target) -> Result<Arc<Image>> {
+        let key = program.key(target, self.nvrtc.version());
+        self.images.get_or_make(key, || {
+            if let Some(image) = self.cache.load(&key) {
+                return Ok(Arc::new(image));
+            }
+            self.compilations.fetch_add(1, Ordering::Relaxed);
+            let image = self.nvrtc.compile(program, target)?;
+            self.cache.store(&key, &image);
+            Ok(Arc::new(image))
+        })
+    }
+
+    /// The NVRTC in use.
+    pub fn nvrtc(&self) -> &Nvrtc {
+        &self.nvrtc
+    }
+
+    /// The cache in use.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Compilations that this process has run: zero when everything came from the caches.
+    pub fn compilations(&self) -> u64 {
+        self.compilations.load(Ordering::Relaxed)
+    }
+}

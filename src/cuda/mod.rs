@@ -1,0 +1,43 @@
+//! The CUDA engine: kernels compiled at run time, launched on the caller's context and stream.
+//!
+//! [`Engine`] belongs to one [`CudaContext`](cudarc::driver::CudaContext) and holds its compiled kernels; [`Engine::on`] a stream
+//! gives a [`Queue`], whose methods are the ops. Arrays come as [`DeviceView`]s of cudarc's slices and views, with any strides. Nothing
+//! synchronises. Each op has an allocating form and an `_into` form that allocates nothing: outputs and workspace
+//! are the caller's, and the call can be captured in a CUDA graph once its kernels are compiled.
+//!
+//! [`raw`] holds the same ops over plain device pointers, strides and a `CUstream`, for callers with another allocator.
+//!
+//! Needs a driver of CUDA 12.0 or later, NVRTC 12.0 or later ([`jit`] says where it is looked for), and compute capability 7.5 or later.
+//! What is missing is an [`Error`](crate::Error) that says what to install; nothing here panics for it.
+//!
+//! The values of device arrays cannot be looked at from the host without waiting. So labels must be below c, and attention and
+//! explicit weights finite and not negative; otherwise results are unspecified, though nothing is written outside the outputs.
+
+mod advice;
+mod device;
+mod engine;
+pub mod jit;
+mod queue;
+mod sampler;
+mod variant;
+mod view;
+mod weights;
+mod workspace;
+
+pub use cudarc;
+pub use device::{DeviceInfo, open};
+pub use engine::{Engine, KernelReport};
+pub use queue::{DeviceElement, Precision, Queue};
+pub use view::{DeviceData, DeviceDataMut, DeviceView, DeviceViewMut};
+pub use weights::{Columns, WeightsInput, WeightsOutput};
+
+/// The ops over device pointers: what the typed calls come down to.
+///
+/// Options, shapes, strides, alignment and overlap are checked here, too; that the memory is there, in the engine's context, and free for what the
+/// call does with it until the stream has run it, is the caller's promise.
+pub mod raw {
+    pub use super::sampler::RawColumns;
+    pub use super::view::RawView;
+    pub use super::weights::{RawWeights, weights, weights_workspace_bytes};
+    pub use super::workspace::RawWorkspace;
+}

@@ -1,0 +1,321 @@
+//! The sampler on its own: Λ, or the mix matrix M̂ with its masses; equations (1) to (6). Kernel: weights.cu.
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::CudaSlice;
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
+
+use super::engine::{Engine, Launch};
+use super::queue::{DeviceElement, Queue};
+use super::sampler::{RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name};
+use super::variant::{Source, Variant};
+use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
+use super::workspace::{Carve, RawWorkspace};
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+use crate::problem::{Generator, Mixing, expect_shape};
+
+const OP: &str = "weights";
+const SOURCE: Source = Source { file: "weights.cu", kernels: &["weights"] };
+
+/// Which columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Columns {
+    /// Λ, the drawn weights, normalised; attention does not enter.
+    Lambda,
+    /// M̂, weighed by attention and normalised.
+    #[default]
+    MixMatrix,
+}
+
+/// What the sampler reads.
+#[derive(Clone, Debug)]
+pub struct WeightsInput<'a> {
+    /// Examples.
+    pub b: usize,
+    /// Positions.
+    pub r: usize,
+    /// a (b, r), not negative; or none for M̂ = Λ.
+    pub attention: Option<DeviceView<'a, f32, 2>>,
+    /// Weights (r, b, n) or (1, b, n) for [`Generator::Explicit`], not negative; columns are normalised.
+    pub weights: Option<DeviceView<'a, f32, 3>>,
+}
+
+/// Where [`Queue::weights_into`] writes; what is `None` is not computed.
+#[derive(Debug)]
+pub struct WeightsOutput<'a, T> {
+    /// Λ or M̂ (r, b, n).
+    pub columns: Option<DeviceViewMut<'a, T, 3>>,
+    /// s (r, n), on the scale of the caller's attention; 1 without attention, 0 for a column without mass.
+    pub mass: Option<DeviceViewMut<'a, f32, 2>>,
+}
+
+impl Queue<'_> {
+    /// Draws Λ or M̂ (r, b, n), contiguous, with the masses s (r, n).
+    ///
+    /// # Errors
+    /// As [`Queue::weights_into`]; [`Error::Cuda`] when memory does not suffice.
+    pub fn weights<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &WeightsInput<'_>,
+        which: Columns,
+    ) -> Result<(CudaSlice<T>, CudaSlice<f32>)> {
+        let shape = [input.r, input.b, mixing.n];
+        mixing.validate(OP, [input.b, input.r], input.weights.as_ref().map(DeviceView::layout))?;
+        let mut columns = self.allocate::<T>(OP, "the columns", shape.iter().product())?;
+        let mut mass = self.allocate::<f32>(OP, "the masses", input.r * mixing.n)?;
+        let mut workspace = self.allocate::<u8>(
+            OP,
+            "the workspace",
+            weights_workspace_bytes(input.b, input.r, input.attention.is_some())?,
+        )?;
+        let mut output = WeightsOutput {
+            columns: Some(DeviceViewMut::new(&mut columns, shape)?),
+            mass: Some(DeviceViewMut::new(&mut mass, [input.r, mixing.n])?),
+        };
+        let bytes = workspace.len();
+        self.weights_into(
+            mixing,
+            input,
+            which,
+            &mut output,
+            &mut DeviceViewMut::new(&mut workspace, [bytes])?,
+        )?;
+        drop(output);
+        Ok((columns, mass))
+    }
+
+    /// Draws into the caller's memory. Neither allocates nor waits.
+    ///
+    /// # Errors
+    /// Shapes that do not fit together, an α out of range, sizes of 0 or whose product overflows, a workspace below
+    /// [`weights_workspace_bytes`], buffers that overlap or lie in another context; [`Error::Nvrtc`] and [`Error::Cuda`] from
+    /// compiling, loading and launching.
+    pub fn weights_into<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &WeightsInput<'_>,
+        which: Columns,
+        output: &mut WeightsOutput<'_, T>,
+        workspace: &mut DeviceViewMut<'_, u8, 1>,
+    ) -> Result<()> {
+        self.check_contexts(
+            OP,
+            [
+                input.attention.as_ref().map(|view| ("attention", view.context())),
+                input.weights.as_ref().map(|view| ("weights", view.context())),
+                output.columns.as_ref().map(|view| ("columns", view.context())),
+                output.mass.as_ref().map(|view| ("mass", view.context())),
+                Some(("the workspace", workspace.context())),
+            ],
+        )?;
+        let stream = self.stream();
+        let attention = input.attention.as_ref().map(|view| view.resolve(stream));
+        let weights = input.weights.as_ref().map(|view| view.resolve(stream));
+        let words = self.words().map(|view| view.resolve(stream));
+        let columns = output.columns.as_mut().map(|view| view.resolve(stream));
+        let mass = output.mass.as_mut().map(|view| view.resolve(stream));
+        let (scratch, _scratch_guard) = workspace.resolve(stream);
+        let call = RawWeights {
+            columns: RawColumns {
+                mixing,
+                b: input.b,
+                r: input.r,
+                attention: attention.as_ref().map(|(view, _)| *view),
+                weights: weights.as_ref().map(|(view, _)| *view),
+                seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
+            },
+            which,
+            dtype: T::DTYPE,
+            first: 0,
+            out: columns.as_ref().map(|(view, _)| *view),
+            mass: mass.as_ref().map(|(view, _)| *view),
+            workspace: scratch.into(),
+        };
+        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
+        // made; the guards order this launch with other uses of the memory.
+        unsafe { self::weights(self.engine(), stream.cu_stream(), &call) }
+    }
+
+    /// Compiles what [`Queue::weights_into`] needs for `b` examples, whatever the other sizes.
+    ///
+    /// # Errors
+    /// [`Error::Nvrtc`], [`Error::Cuda`].
+    pub fn compile_weights<T: DeviceElement>(
+        &self,
+        generator: Generator,
+        b: usize,
+        attention: bool,
+    ) -> Result<()> {
+        if attention {
+            self.engine().prepare(OP, super::sampler::prepare_variant(Dtype::F32))?;
+        }
+        let tile = Tile::choose(self.engine(), b);
+        self.engine().prepare(OP, tile.variant(generator, T::DTYPE))
+    }
+}
+
+/// Bytes of workspace that drawing needs: none without attention.
+///
+/// # Errors
+/// [`Error::TooLarge`].
+pub fn weights_workspace_bytes(b: usize, r: usize, attention: bool) -> Result<usize> {
+    let mut carve = Carve::measure(OP);
+    carve_attention(&mut carve, attention, b, r)?;
+    Ok(carve.bytes())
+}
+
+/// A raw call of the sampler.
+#[derive(Clone, Copy, Debug)]
+pub struct RawWeights<'a> {
+    /// Where columns come from.
+    pub columns: RawColumns<'a>,
+    /// Λ or M̂.
+    pub which: Columns,
+    /// Type of `out`.
+    pub dtype: Dtype,
+    /// Column k of the first of `out` and `mass`; these hold as many columns as their shapes say.
+    pub first: usize,
+    /// (r, b, columns), or none.
+    pub out: Option<RawView<3>>,
+    /// s (r, columns) in f32, columns contiguous, or none.
+    pub mass: Option<RawView<2>>,
+    /// [`weights_workspace_bytes`] of memory.
+    pub workspace: RawWorkspace,
+}
+
+/// Enqueues the sampler on a stream of the engine's context.
+///
+/// # Errors
+/// As [`Queue::weights_into`].
+///
+/// # Safety
+/// All views and the workspace name memory of the engine's context that is valid, for their reach, until the stream has run
+/// the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
+pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) -> Result<()> {
+    let columns = call.check()?;
+    let mut carve = Carve::from(OP, call.workspace.pointer);
+    let prepared = call.columns.carve(&mut carve)?;
+    let tile = Tile::choose(engine, call.columns.b);
+    let tiles = columns.div_ceil(16 * tile.warps as usize);
+    let variant = tile.variant(call.columns.mixing.generator, call.dtype);
+    let launch = Launch::new(OP, variant, "weights", &[call.columns.r, tiles], 32 * tile.warps)?;
+    let out = call.out.unwrap_or(RawView::contiguous(0, [1, 1, 1]));
+    let mass = call.mass.unwrap_or(RawView::contiguous(0, [1, 1]));
+    let params = WeightsParams {
+        sampler: call.columns.params(&prepared),
+        out: out.pointer,
+        mass: mass.pointer,
+        out_r: out.stride(0),
+        out_b: out.stride(1),
+        out_n: out.stride(2),
+        mass_r: mass.stride(0),
+        first: call.first as u32,
+        columns: columns as u32,
+        matrix: u32::from(call.which == Columns::MixMatrix),
+        padding: 0,
+    };
+    // SAFETY: the caller's promise; the parameters are those that weights.cu declares.
+    unsafe {
+        call.columns.prepare(OP, engine, stream, &prepared)?;
+        engine.launch(OP, stream, &launch, &params)
+    }
+}
+
+impl RawWeights<'_> {
+    /// Checks everything; gives the number of columns to make.
+    fn check(&self) -> Result<usize> {
+        let mut footprint = Footprint::new(OP);
+        self.columns.check(OP, &mut footprint)?;
+        let RawColumns { mixing, b, r, attention, .. } = self.columns;
+        let left = mixing.n.saturating_sub(self.first);
+        let count = self.out.map(|out| out.layout.shape[2]).or(self.mass.map(|mass| mass.layout.shape[1]));
+        let columns =
+            count.ok_or(Error::Arguments { op: OP, what: "neither columns nor masses are asked for" })?;
+        if columns == 0 || columns > left {
+            let rule = "at least 1 and not beyond the mixing's n";
+            return Err(Error::Value {
+                op: OP,
+                name: "the number of columns".into(),
+                given: columns.to_string(),
+                rule,
+            });
+        }
+        if let Some(out) = &self.out {
+            expect_shape(OP, "columns", out.layout.shape, [r, b, columns])?;
+            footprint.writes("columns", out, element_bytes(self.dtype))?;
+        }
+        if let Some(mass) = &self.mass {
+            expect_shape(OP, "mass", mass.layout.shape, [r, columns])?;
+            if columns > 1 && mass.layout.strides[1] != 1 {
+                return Err(Error::Arguments {
+                    op: OP,
+                    what: "masses of one position must lie side by side",
+                });
+            }
+            footprint.writes("mass", mass, 4)?;
+        }
+        let wanted = weights_workspace_bytes(b, r, attention.is_some())?;
+        self.workspace.check(OP, wanted)?;
+        if wanted > 0 {
+            footprint.writes("the workspace", &RawView::contiguous(self.workspace.pointer, [wanted]), 1)?;
+        }
+        Ok(columns)
+    }
+}
+
+/// How a block is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    panel: u32,
+    multi: bool,
+    warps: u32,
+}
+
+impl Tile {
+    /// Panels of all examples where shared memory holds them, so that nothing is drawn twice; as many warps, up to four, as fit.
+    fn choose(engine: &Engine, b: usize) -> Self {
+        let most = engine.device().shared_per_block;
+        let fits = |tile: &Tile| tile.shared_bytes() <= most;
+        let whole = PANELS
+            .iter()
+            .filter(|&&panel| panel as usize >= b)
+            .flat_map(|&panel| WARPS.map(|warps| Tile { panel, multi: false, warps }));
+        whole.into_iter().find(fits).unwrap_or(Tile { panel: 256, multi: true, warps: 2 })
+    }
+
+    fn shared_bytes(&self) -> u32 {
+        self.warps * (64 * (self.panel + 8) + 3072)
+    }
+
+    fn variant(&self, generator: Generator, dtype: Dtype) -> Variant {
+        Variant::new(SOURCE)
+            .name("ELEMENT", element_name(dtype))
+            .number("DRAW", draw_kind(generator))
+            .number("PANEL", self.panel)
+            .number("MULTI", u32::from(self.multi))
+            .number("WARPS", self.warps)
+            .shared(self.shared_bytes())
+    }
+}
+
+const PANELS: [u32; 7] = [64, 128, 192, 256, 384, 512, 768];
+const WARPS: [u32; 3] = [4, 2, 1];
+
+/// `WeightsParams` of weights.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct WeightsParams {
+    sampler: SamplerParams,
+    out: CUdeviceptr,
+    mass: CUdeviceptr,
+    out_r: i64,
+    out_b: i64,
+    out_n: i64,
+    mass_r: i64,
+    first: u32,
+    columns: u32,
+    matrix: u32,
+    padding: u32,
+}
+const _: () = assert!(size_of::<WeightsParams>() == 160);

@@ -1,0 +1,79 @@
+//! Scratch memory, divided.
+
+use cudarc::driver::sys::CUdeviceptr;
+
+use super::view::RawView;
+use crate::error::{Error, Result};
+
+/// Parts begin on boundaries of this many bytes, and so must the workspace: what the driver's allocators give.
+pub(super) const ALIGNMENT: u64 = 256;
+
+/// Hands out parts of a workspace from its start. With address zero it only adds up.
+#[derive(Debug)]
+pub(super) struct Carve {
+    op: &'static str,
+    base: CUdeviceptr,
+    used: u64,
+}
+
+impl Carve {
+    /// Adds up what parts need.
+    pub fn measure(op: &'static str) -> Self {
+        Self { op, base: 0, used: 0 }
+    }
+
+    /// Hands out parts of memory at `base`.
+    pub fn from(op: &'static str, base: CUdeviceptr) -> Self {
+        Self { op, base, used: 0 }
+    }
+
+    /// The address of a part for the product of `sizes` elements of `T`.
+    pub fn take<T>(&mut self, name: &'static str, sizes: &[usize]) -> Result<CUdeviceptr> {
+        let too_large = || Error::TooLarge { op: self.op, name, sizes: sizes.to_vec() };
+        let count = sizes
+            .iter()
+            .try_fold(size_of::<T>(), |product, &size| product.checked_mul(size))
+            .ok_or_else(too_large)?;
+        let at = self.used;
+        let end = at.checked_add(count as u64).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
+        self.used = end.filter(|&end| end <= isize::MAX as u64).ok_or_else(too_large)?;
+        Ok(self.base + at)
+    }
+
+    /// Bytes handed out.
+    pub fn bytes(&self) -> usize {
+        self.used as usize
+    }
+}
+
+/// Scratch memory of a raw call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawWorkspace {
+    /// Its address, a multiple of 256. Not looked at where no bytes are needed.
+    pub pointer: CUdeviceptr,
+    /// Its size.
+    pub bytes: usize,
+}
+
+impl From<RawView<1>> for RawWorkspace {
+    fn from(bytes: RawView<1>) -> Self {
+        Self { pointer: bytes.pointer, bytes: bytes.layout.shape[0] }
+    }
+}
+
+impl RawWorkspace {
+    /// No memory, for ops that need none.
+    pub const EMPTY: Self = Self { pointer: 0, bytes: 0 };
+
+    pub(super) fn check(self, op: &'static str, wanted: usize) -> Result<()> {
+        if self.bytes < wanted {
+            return Err(Error::Length { op, name: "the workspace (in bytes)", given: self.bytes, wanted });
+        }
+        if wanted > 0 && (self.pointer == 0 || self.pointer % ALIGNMENT != 0) {
+            let given = format!("{:#x}", self.pointer);
+            let rule = "a device address that is a multiple of 256, as allocators give it";
+            return Err(Error::Value { op, name: "the workspace's address".into(), given, rule });
+        }
+        Ok(())
+    }
+}
