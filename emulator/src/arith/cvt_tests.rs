@@ -74,7 +74,7 @@ fn integer_rounding_directions() {
     assert_eq!((ceil.apply(1), Cvt { ftz: true, ..ceil }.apply(1)), (1, 0), "ftz flushes before rounding up");
     let same = Cvt { integral: Some(Round::Nearest), ..cvt(Type::F32, Type::F32) };
     assert_eq!((same.apply(f(-0.4)), same.apply(f(2.5)), same.apply(f(1e30))), (f(-0.0), f(2.0), f(1e30)));
-    assert_eq!(same.apply(f(f32::NAN)), single::NAN.into());
+    assert_eq!(same.apply(f(f32::NAN)), u64::from(single::NAN));
     let half = Cvt { integral: Some(Round::Up), ..cvt(Type::F16, Type::F16) };
     assert_eq!(half.apply(0x3c01), 0x4000, "just above 1 goes to 2");
 }
