@@ -50,7 +50,9 @@ impl BlockState<'_> {
             all
         };
         let mut d = [[0; LANES]; 16];
-        matrix.mma.execute(&gather(&matrix.a), &gather(&matrix.b), &gather(&matrix.c), &mut d);
+        let (a, b, c) = (gather(&matrix.a), gather(&matrix.b), gather(&matrix.c));
+        let (a, b, c) = (&a[..matrix.a.len()], &b[..matrix.b.len()], &c[..matrix.c.len()]);
+        matrix.mma.execute(a, b, c, &mut d);
         for (&row, values) in matrix.d.iter().zip(&d) {
             write_row(rows, row, active, values);
         }
