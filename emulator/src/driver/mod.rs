@@ -5,7 +5,7 @@
 //! | the exported functions, by subject | [`api`] |
 //! | C types, status codes, handles | [`abi`], [`status`], [`handle`] |
 //! | the device and its settings | [`device`], [`config`], [`occupancy`] |
-//! | contexts, memory, modules | [`context`], [`allocation`], [`pool`], [`module`] |
+//! | contexts, memory, modules | [`context`], [`allocation`], [`pool`], [`module`], [`library`] |
 //! | asynchronous work | [`stream`], [`event`], [`work`], [`launch`], [`capture`], [`graph`] |
 //! | the record of launches | [`counters`] |
 //!
@@ -25,6 +25,7 @@ mod event;
 mod graph;
 mod handle;
 mod launch;
+mod library;
 mod module;
 mod occupancy;
 mod pool;

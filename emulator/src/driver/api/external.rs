@@ -23,7 +23,7 @@ macro_rules! unsupported {
 #[rustfmt::skip]
 unsupported! {
     // Of today's interface: arrays, textures and surfaces, graphics, other processes and devices, external memory,
-    // virtual memory management, libraries and linking, green contexts, memory operations of streams, tensor maps.
+    // virtual memory management, linking, green contexts, memory operations of streams, tensor maps.
     cuArray3DCreate_v2, cuArray3DGetDescriptor_v2, cuArrayCreate_v2, cuArrayDestroy,
     cuArrayGetDescriptor_v2, cuArrayGetMemoryRequirements, cuArrayGetPlane, cuArrayGetSparseProperties,
     cuCheckpointProcessCheckpoint, cuCheckpointProcessGetRestoreThreadId, cuCheckpointProcessGetState,
@@ -61,11 +61,8 @@ unsupported! {
     cuGreenCtxCreate, cuGreenCtxDestroy, cuGreenCtxGetDevResource, cuGreenCtxRecordEvent,
     cuGreenCtxStreamCreate, cuGreenCtxWaitEvent, cuImportExternalMemory, cuImportExternalSemaphore,
     cuIpcCloseMemHandle, cuIpcGetEventHandle, cuIpcGetMemHandle, cuIpcOpenEventHandle,
-    cuIpcOpenMemHandle_v2, cuKernelGetAttribute, cuKernelGetFunction, cuKernelGetLibrary, cuKernelGetName,
-    cuKernelGetParamInfo, cuKernelSetAttribute, cuKernelSetCacheConfig, cuLibraryEnumerateKernels,
-    cuLibraryGetGlobal, cuLibraryGetKernel, cuLibraryGetKernelCount, cuLibraryGetManaged,
-    cuLibraryGetModule, cuLibraryGetUnifiedFunction, cuLibraryLoadData, cuLibraryLoadFromFile,
-    cuLibraryUnload, cuLinkAddData_v2, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate_v2, cuLinkDestroy,
+    cuIpcOpenMemHandle_v2,         cuLibraryGetManaged,
+    cuLibraryGetUnifiedFunction,     cuLinkAddData_v2, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate_v2, cuLinkDestroy,
     cuLogsCurrent, cuLogsDumpToFile, cuLogsDumpToMemory, cuLogsRegisterCallback, cuLogsUnregisterCallback,
     cuMemAddressFree, cuMemAddressReserve, cuMemBatchDecompressAsync, cuMemCreate,
     cuMemExportToShareableHandle, cuMemGetAccess, cuMemGetAllocationGranularity,

@@ -14,7 +14,7 @@ use crate::driver::export;
 use crate::driver::graph::{Graph, GraphExec, Node, UpdateError, node_type};
 use crate::driver::handle::{Handle, Registered};
 use crate::driver::launch::{Arguments, Launch, Shape};
-use crate::driver::module::Function;
+use crate::driver::library::function_of;
 use crate::driver::status::{Result, Status};
 use crate::driver::stream::{lock, resolve};
 use crate::driver::work::{Data, Fill, HostCall, Work};
@@ -314,7 +314,9 @@ fn add(
 }
 
 fn kernel_work(context: &Arc<Context>, parameters: &KernelNodeParameters) -> Result<Work> {
-    let function = Handle::<Function>::new(parameters.function).get()?;
+    // A node names a function, or else a kernel of a library.
+    let handle = if parameters.function != 0 { parameters.function } else { parameters.kernel };
+    let function = function_of(context, Handle::new(handle))?;
     let shape = Shape {
         grid: parameters.grid,
         block: parameters.block,

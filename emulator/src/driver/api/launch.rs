@@ -8,6 +8,7 @@ use crate::driver::context::current;
 use crate::driver::export;
 use crate::driver::handle::Handle;
 use crate::driver::launch::{Arguments, Launch, Shape, read_attributes};
+use crate::driver::library::function_of;
 use crate::driver::module::Function;
 use crate::driver::status::{Result, Status};
 use crate::driver::stream::resolve;
@@ -70,7 +71,7 @@ export! {
 
 fn launch(function: Handle<Function>, shape: Shape, stream: usize, arguments: &Arguments) -> Result {
     let context = current()?;
-    let function = function.get()?;
+    let function = function_of(&context, function)?;
     if !std::ptr::eq(function.context.as_ptr(), Arc::as_ptr(&context)) {
         return Err(Status::INVALID_CONTEXT);
     }

@@ -9,6 +9,7 @@ mod external;
 mod general;
 mod graph;
 mod launch;
+mod library;
 mod memory;
 mod module;
 mod occupancy;
@@ -26,6 +27,7 @@ fn symbols() -> impl Iterator<Item = &'static Symbol> {
         device::SYMBOLS,
         context::SYMBOLS,
         module::SYMBOLS,
+        library::SYMBOLS,
         memory::SYMBOLS,
         transfer::SYMBOLS,
         pool::SYMBOLS,

@@ -9,6 +9,7 @@ use crate::driver::capture;
 use crate::driver::context::{Context, current};
 use crate::driver::export;
 use crate::driver::handle::Handle;
+use crate::driver::library::function_of;
 use crate::driver::module::{Function, Module, Refusal, refuse_binary};
 use crate::driver::status::{Result, Status};
 
@@ -90,18 +91,15 @@ export! {
     }
 
     fn cuFuncGetModule(handle: Out<usize>, function: Handle<Function>) {
-        current()?;
-        handle.set(function.get()?.module)
+        handle.set(function_of(&current()?, function)?.module)
     }
 
     fn cuFuncGetName(name: Out<*const c_char>, function: Handle<Function>) {
-        current()?;
-        name.set(function.get()?.name.as_ptr())
+        name.set(function_of(&current()?, function)?.name.as_ptr())
     }
 
     fn cuFuncGetParamInfo(function: Handle<Function>, index: usize, offset: Out<usize>, bytes: Out<usize>) {
-        current()?;
-        let function = function.get()?;
+        let function = function_of(&current()?, function)?;
         let parameter = function.kernel.params.get(index).ok_or(Status::INVALID_VALUE)?;
         offset.set(parameter.offset as usize)?;
         bytes.set_if_wanted(parameter.size as usize);
@@ -109,42 +107,37 @@ export! {
     }
 
     fn cuFuncGetAttribute(value: Out<c_int>, attribute: u32, function: Handle<Function>) {
-        current()?;
-        value.set(function.get()?.attribute(attribute)?)
+        value.set(function_of(&current()?, function)?.attribute(attribute)?)
     }
 
     fn cuFuncSetAttribute(function: Handle<Function>, attribute: u32, value: c_int) {
         let context = current()?;
-        function.get()?.set_attribute(attribute, value, context.device.config.architecture)
+        function_of(&context, function)?.set_attribute(attribute, value, context.device.config.architecture)
     }
 
     fn cuFuncSetCacheConfig(function: Handle<Function>, config: u32) {
-        current()?;
-        function.get()?;
+        function_of(&current()?, function)?;
         if config <= 3 { Ok(()) } else { Err(Status::INVALID_VALUE) }
     }
 
     fn cuFuncSetSharedMemConfig(function: Handle<Function>, config: u32) {
-        current()?;
-        function.get()?;
+        function_of(&current()?, function)?;
         if config <= 2 { Ok(()) } else { Err(Status::INVALID_VALUE) }
     }
 
     fn cuFuncIsLoaded(state: Out<u32>, function: Handle<Function>) {
         const LOADED: u32 = 1;
-        current()?;
-        function.get()?;
+        function_of(&current()?, function)?;
         state.set(LOADED)
     }
 
     fn cuFuncLoad(function: Handle<Function>) {
-        current()?;
-        function.get().map(|_| ())
+        function_of(&current()?, function).map(|_| ())
     }
 }
 
 /// The context to load into, after the checks that every way of loading begins with.
-fn loading_context(handle: &Out<usize>) -> Result<Arc<Context>> {
+pub fn loading_context(handle: &Out<usize>) -> Result<Arc<Context>> {
     let context = current()?;
     handle.check()?;
     capture::forbid_unsafe_call()?;
@@ -152,7 +145,7 @@ fn loading_context(handle: &Out<usize>) -> Result<Arc<Context>> {
 }
 
 /// Says on stderr why a module was refused: there is no log to say it in.
-fn print(refusal: Refusal) -> Status {
+pub fn print(refusal: Refusal) -> Status {
     eprintln!("vgpu: module refused: {}", refusal.log);
     refusal.status
 }
@@ -163,13 +156,18 @@ fn not_text() -> Refusal {
 
 /// Loads an image that ends with its own zero byte.
 fn load_image(context: &Arc<Context>, image: &In<u8>) -> Result<std::result::Result<usize, Refusal>> {
+    Ok(image_text(image)?.and_then(|ptx| Module::load(context, &ptx)))
+}
+
+/// The PTX text of an image that ends with its own zero byte.
+pub fn image_text(image: &In<u8>) -> Result<std::result::Result<String, Refusal>> {
     image.get()?;
     // The zero byte of a text may stand anywhere, so no byte is read behind one.
     let mut first = [0; 4];
-    for index in 0..first.len() {
+    for (index, byte) in first.iter_mut().enumerate() {
         // SAFETY: no zero byte came before, so that neither a text nor a binary has ended.
-        first[index] = unsafe { image.as_ptr().add(index).read() };
-        if first[index] == 0 {
+        *byte = unsafe { image.as_ptr().add(index).read() };
+        if *byte == 0 {
             break;
         }
     }
@@ -178,11 +176,11 @@ fn load_image(context: &Arc<Context>, image: &In<u8>) -> Result<std::result::Res
     }
     // SAFETY: not machine code, so that the caller passed a zero-terminated text.
     let text = unsafe { CStr::from_ptr(image.as_ptr().cast()) };
-    Ok(text_of(text.to_bytes()).and_then(|ptx| Module::load(context, ptx)))
+    Ok(text_of(text.to_bytes()).map(str::to_owned))
 }
 
 /// The PTX text in an image, up to a zero byte if it has one.
-fn text_of(image: &[u8]) -> std::result::Result<&str, Refusal> {
+pub fn text_of(image: &[u8]) -> std::result::Result<&str, Refusal> {
     if let Some(first) = image.first_chunk() {
         refuse_binary(*first)?;
     }

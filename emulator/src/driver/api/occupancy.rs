@@ -7,6 +7,7 @@ use crate::driver::abi::{DynamicSharedOfBlock, In, LaunchConfig, Out};
 use crate::driver::context::{Context, current};
 use crate::driver::export;
 use crate::driver::handle::Handle;
+use crate::driver::library::function_of;
 use crate::driver::module::Function;
 use crate::driver::occupancy;
 use crate::driver::status::{Result, Status};
@@ -88,7 +89,9 @@ export! {
 }
 
 fn with_context(function: Handle<Function>) -> Result<(Arc<Context>, Arc<Function>)> {
-    Ok((current()?, function.get()?))
+    let context = current()?;
+    let function = function_of(&context, function)?;
+    Ok((context, function))
 }
 
 fn positive(value: c_int) -> Result<u32> {
