@@ -111,28 +111,42 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
 
     // Turns the panel's draws into Lambda or the mix matrix, in place. Only after `total`.
     __device__ __forceinline__ void normalise(u32 begin, bool matrix) {
+        if (matrix && sampler.attention)
+            multiply<true>(begin, matrix);
+        else
+            multiply<false>(begin, matrix);
+        __syncwarp();
+    }
+
+    template <bool Weighs> __device__ __forceinline__ void multiply(u32 begin, bool matrix) {
         const ColumnScale scales[2] = {scale(0, matrix), scale(1, matrix)};
-        const bool weighs = matrix && sampler.attention;
         const u32 end = examples_from(begin);
-#pragma unroll 1
+#pragma unroll 2
         for (u32 i = 2 * (lane_id() % 4); i < end; i += 8) {
-            const float a0 = weighs ? attention(begin + i) : 1.0f, a1 = weighs ? attention(begin + i + 1) : 1.0f;
+            const float2 a = Weighs ? attention_pair(begin + i) : make_float2(1.0f, 1.0f);
 #pragma unroll
             for (u32 half = 0; half < 2; ++half) {
                 float2 g = *drawer.pair_at(half, i);
-                if (scales[half].weighed) g = make_float2(__fmul_rn(a0, g.x), __fmul_rn(a1, g.y));
+                if (Weighs && scales[half].weighed) g = make_float2(__fmul_rn(a.x, g.x), __fmul_rn(a.y, g.y));
                 *drawer.pair_at(half, i) =
                     make_float2(__fmul_rn(g.x, scales[half].inverse), __fmul_rn(g.y, scales[half].inverse));
             }
         }
-        __syncwarp();
+    }
+
+    // Attention of examples i < b and i + 1; 0 past the last.
+    __device__ __forceinline__ float2 attention_pair(u32 i) const {
+        const float *row = sampler.attention + u64(drawer.j) * sampler.b + i;
+        return make_float2(__ldg(row), i + 1 < sampler.b ? __ldg(row + 1) : 0.0f);
     }
 
     // Puts the panel's raw columns into the slab; zeros past the last example. `drawn`: not only the settled ones.
     __device__ __forceinline__ void fill(u32 begin, bool drawn) {
         __syncwarp();
         const u32 examples = examples_from(begin);
-        if (drawn) {
+        if (drawer.first >= sampler.n) {
+            clear_from(0);
+        } else if (drawn) {
             clear_from(ceil_div(examples, 8u) * 8);
             if constexpr (DrawKind == DRAW_PAIR)
                 fill_pairs(drawer, sampler.b, begin, examples);
@@ -169,27 +183,34 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     // Adds the panel to the sums: runs of 64 examples, four partial sums each, one a lane.
     __device__ __forceinline__ void add_sums(u32 begin) {
         const u32 examples = examples_from(begin);
-        const bool weighs = sampler.attention != nullptr;
 #pragma unroll 1
         for (u32 run = 0; run < examples; run += RUN) {
-            float parts[2] = {0.0f, 0.0f}, weighed[2] = {0.0f, 0.0f};
             const u32 end = min(run + RUN, examples);
-#pragma unroll 1
-            for (u32 i = run + 2 * (lane_id() % 4); i < end; i += 8) {
-                const float a0 = weighs ? attention(begin + i) : 0.0f, a1 = weighs ? attention(begin + i + 1) : 0.0f;
-#pragma unroll
-                for (u32 half = 0; half < 2; ++half) {
-                    const float2 g = *drawer.pair_at(half, i);
-                    parts[half] = __fadd_rn(__fadd_rn(parts[half], g.x), g.y);
-                    weighed[half] = __fadd_rn(__fadd_rn(weighed[half], __fmul_rn(a0, g.x)), __fmul_rn(a1, g.y));
-                }
-            }
-            __syncwarp();
+            if (sampler.attention)
+                add_run<true>(begin, run, end);
+            else
+                add_run<false>(begin, run, end);
+        }
+    }
+
+    template <bool Weighs> __device__ __forceinline__ void add_run(u32 begin, u32 run, u32 end) {
+        float parts[2] = {0.0f, 0.0f}, weighed[2] = {0.0f, 0.0f};
+#pragma unroll 2
+        for (u32 i = run + 2 * (lane_id() % 4); i < end; i += 8) {
+            const float2 a = Weighs ? attention_pair(begin + i) : make_float2(0.0f, 0.0f);
 #pragma unroll
             for (u32 half = 0; half < 2; ++half) {
-                sum[half] = __fadd_rn(sum[half], quad_sum(parts[half]));
-                mass[half] = __fadd_rn(mass[half], quad_sum(weighed[half]));
+                const float2 g = *drawer.pair_at(half, i);
+                parts[half] = __fadd_rn(__fadd_rn(parts[half], g.x), g.y);
+                if (Weighs)
+                    weighed[half] = __fadd_rn(__fadd_rn(weighed[half], __fmul_rn(a.x, g.x)), __fmul_rn(a.y, g.y));
             }
+        }
+        __syncwarp();
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            sum[half] = __fadd_rn(sum[half], quad_sum(parts[half]));
+            if (Weighs) mass[half] = __fadd_rn(mass[half], quad_sum(weighed[half]));
         }
     }
 

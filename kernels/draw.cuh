@@ -26,9 +26,8 @@ constexpr float MASSLESS_BELOW = 7.52316384526264e-37f; // 2^-120: columns with 
 struct alignas(16) DrawScratch {
     float4 gammas[COLUMNS]; // d, c, 1 / alpha, log2 d of each column; for pairs both weights
     float largest[COLUMNS]; // log2 of the largest draw of a settled column
-    u32 partners[COLUMNS];  // for pairs
-    u32 tests[MOST_TESTS];  // column | example << 4
-    float uniforms[MOST_TESTS];
+    u32 partners[COLUMNS];   // for pairs
+    uint2 tests[MOST_TESTS]; // column | example << 4, bits of u
     u32 redraws[MOST_REDRAWS]; // column | attempt << 4 | example << 10
 };
 
@@ -138,10 +137,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
     __device__ __forceinline__ void push_test(bool wanted, u32 id, float u) {
         const u32 ballot = __ballot_sync(ALL_LANES, wanted);
         const u32 at = tests + rank_below(ballot);
-        if (wanted) {
-            scratch->tests[at] = id;
-            scratch->uniforms[at] = u;
-        }
+        if (wanted) scratch->tests[at] = make_uint2(id, __float_as_uint(u));
         tests += __popc(ballot);
     }
 
@@ -159,14 +155,13 @@ template <int DrawKind, u32 PITCH> struct Drawer {
         u32 column = 0, i = 0;
         bool rejected = false;
         if (lane_id() < count) {
-            const u32 id = scratch->tests[tests + lane_id()];
-            const float u = scratch->uniforms[tests + lane_id()];
-            column = id % COLUMNS;
-            i = id / COLUMNS;
+            const uint2 test = scratch->tests[tests + lane_id()];
+            column = test.x % COLUMNS;
+            i = test.x / COLUMNS;
             const Gamma gamma = load_gamma(column);
             float *at = slab + column * PITCH + i;
             const float x = *at;
-            const Tested tested = full_test(gamma, x, u);
+            const Tested tested = full_test(gamma, x, __uint_as_float(test.y));
             rejected = !tested.accepted;
             *at = gamma.method == BOOSTED ? exp2_of(boosted_log2(gamma, tested.log2_v, tested.log2_u))
                                           : __fmul_rn(gamma.d, cube(__fmaf_rn(gamma.c, x, 1.0f)));

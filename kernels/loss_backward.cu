@@ -1,0 +1,176 @@
+// The gradient of the loss with respect to the logits, equations (5)-(8):
+//
+//   dS_i = sum_k M_ik G_k        G_k = q_k (t_k softmax(S~_k) - Y~_k)        at each of r positions
+//
+// S~ and Y~ are made again tile by tile from the mix matrix M, which loss_forward or `weights` left in a workspace: reading an
+// element costs 2 or 4 bytes from cache for each tile of 64 classes, drawing it again cost some 70 instructions.
+//
+// kernel `loss_backward`  after loss_forward with GRADIENT >= 1 and loss_sums for the same chunk of columns
+// grid     x = r * ceil(b / PANEL) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split. A block sums
+//          its split's share of the columns for PANEL examples and 64 classes.
+// block    128
+// dynamic shared bytes    with P = PANEL:
+//          MATH 2   2 P 144 + 9216 + (TARGETS == 2 ? P 144 : 18432) + 768 + (TARGETS == 2 ? 0 : 4 P + 16)
+//          else     2 P 272 + 17408 + 768 + (TARGETS == 2 ? 0 : 4 P + 16)
+// output   without `partial`: `out` itself; only with splits = 1 and one chunk, after loss_finish
+//          with `partial`: f32 (splits, r, b, c), contiguous; added to what is there where `accumulate`
+// kernel `loss_backward_sum`   out = the sum of the splits in order, times shares and upstream; after loss_finish
+// grid     x = ceil(r b c / 256)        block 256
+// defines  -DELEMENT=  -DMATH= 0 f32 exact, 1 tf32, 2 16 bits (0 and 1 take any ELEMENT)  -DTARGETS= 1 labels, 2 soft
+//          -DPANEL= 64, or 128 with MATH 2
+//
+// More than PANEL examples: S~ and Y~ are summed panel by panel, and anew in each of the ceil(b / PANEL) blocks of a class tile.
+// In 16 bits G is scaled by a power of two so that what matters of it is a normal number.
+// Deterministic: columns are added in order within a split, splits in order.
+#include "loss_residual.cuh"
+
+struct LossBackwardParams {
+    LossInput in;
+    Matrix<ELEMENT> out; // dS (b, r, c)
+    float *partial;
+    const double *shares;  // (r), from loss_finish
+    const float *upstream; // null: `factor` alone
+    float factor;
+    u32 splits, accumulate, padding;
+};
+static_assert(sizeof(LossBackwardParams) == 240, "mirrored by the host");
+
+constexpr u32 ROW_TILES = PANEL / (16 * WARPS); // of 16 examples, of one warp
+constexpr float RESIDUAL_SCALE = SAME<Number, f16> ? 1024.0f : 1.0f;
+static_assert(2 * PANEL_BYTES >= WARPS * OUT_BYTES, "tiles are parked where panels were");
+
+__device__ __forceinline__ float upstream_of(const LossBackwardParams &p) {
+    return p.upstream ? p.factor * __ldg(p.upstream) : p.factor;
+}
+
+struct Columns {
+    u32 begin, end;
+};
+
+__device__ __forceinline__ ResidualWork find_work(const LossBackwardParams &p, Columns &columns, u32 &split) {
+    u32 at = blockIdx.x;
+    const u32 class_tiles = ceil_div(p.in.logits.channels, TILE), panels = ceil_div(p.in.b, u32(PANEL));
+    split = at % p.splits, at /= p.splits;
+    ResidualWork work;
+    work.channel = at % class_tiles * TILE, at /= class_tiles;
+    work.example = at % panels * PANEL;
+    work.position = at / panels;
+    work.panels = panels;
+    const u32 spans = ceil_div(p.in.matrix.channels, SPAN);
+    columns.begin = u32(u64(spans) * split / p.splits) * SPAN;
+    columns.end = min(u32(u64(spans) * (split + 1) / p.splits) * SPAN, p.in.matrix.channels);
+    return work;
+}
+
+// G of the block's span of columns, up to its scale.
+__device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4], float scale) {
+    const float *statistics = shared.statistics + first_column();
+#pragma unroll
+    for (u32 m = 0; m < LANE_ROWS; ++m) {
+        const float log_sum = statistics[LOG_SUM * SPAN + m * COLUMN_STEP] * LOG2_E;
+        const float share = statistics[SHARE * SPAN + m * COLUMN_STEP] * scale;
+        const float total = statistics[TOTAL * SPAN + m * COLUMN_STEP];
+#pragma unroll
+        for (u32 x = 0; x < 8; ++x)
+#pragma unroll
+            for (u32 q = 0; q < 4; ++q)
+                if (lane_row(x, q) == m) {
+                    const float p = fast_exp2(__fmaf_rn(s[x][q], LOG2_E, -log_sum));
+                    s[x][q] = share > 0.0f ? share * __fmaf_rn(total, p, -y[x][q]) : 0.0f;
+                }
+    }
+    park_residual(s, shared.residual);
+}
+
+// Adds M G for the warp's examples.
+template <class T> __device__ __forceinline__ void multiply(float (&c)[ROW_TILES][8][4], const T *matrix, const T *residual) {
+#pragma unroll
+    for (u32 tile = 0; tile < ROW_TILES; ++tile) {
+        const T *own = matrix + (threadIdx.x / 32 * ROW_TILES + tile) * 16 * PITCH;
+        if constexpr (MATH == EXACT) {
+#pragma unroll 2
+            for (u32 k = 0; k < SPAN; k += 4) multiply_exact<PITCH>(c[tile], own + k, residual + k * PITCH);
+        } else {
+#pragma unroll
+            for (u32 k = 0; k < SPAN; k += STEP<T>) {
+                u32 fragment[4];
+                if constexpr (is_16_bit<T>)
+                    load_matrices(fragment, own + k + lane_id() % 16 * PITCH + lane_id() / 16 * 8);
+                else
+                    load_fragment<T, PITCH>(fragment, own + k);
+                multiply_fragment(c[tile], fragment, residual + k * PITCH);
+            }
+        }
+    }
+}
+
+// A parked tile of sums into f32 (splits, r, b, c).
+__device__ __forceinline__ void write_partial(const LossBackwardParams &p, const ResidualWork &work, u32 split, const float *tile,
+                                              u32 example, u32 rows) {
+    const u32 classes = p.in.logits.channels;
+    float *to = p.partial + ((u64(split) * p.in.r + work.position) * p.in.b + example) * classes + work.channel;
+    for (u32 x = lane_id(); x < rows * TILE; x += 32) {
+        const u32 row = x / TILE, channel = x % TILE;
+        if (work.channel + channel >= classes) continue;
+        float *at = to + u64(row) * classes + channel;
+        const float sum = tile[row * OUT_PITCH + channel];
+        *at = p.accumulate ? *at + sum : sum;
+    }
+}
+
+// Sixteen rows of the block's examples to where they belong, times `scale`.
+__device__ __forceinline__ void write_rows(const LossBackwardParams &p, const ResidualWork &work, u32 split, float (&c)[8][4],
+                                           u32 example, float scale) {
+    extern __shared__ __align__(16) unsigned char shared[];
+    if (example >= p.in.b) return;
+    const u32 rows = min(16u, p.in.b - example);
+    unsigned char *own = shared + threadIdx.x / 32 * OUT_BYTES;
+#pragma unroll
+    for (u32 x = 0; x < 8; ++x)
+#pragma unroll
+        for (u32 q = 0; q < 4; ++q) c[x][q] *= scale;
+    if (p.partial) {
+        float *tile = reinterpret_cast<float *>(own);
+        park_tile<float, MATH>(c, tile);
+        write_partial(p, work, split, tile, example, rows);
+    } else {
+        ELEMENT *tile = reinterpret_cast<ELEMENT *>(own);
+        park_tile<ELEMENT, MATH>(c, tile);
+        ELEMENT *to = p.out.data + i64(example) * p.out.row + i64(work.position) * p.out.position + i64(work.channel) * p.out.channel;
+        write_tile(tile, to, p.out.row, p.out.channel, rows, p.out.channels - work.channel, p.out.aligned);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) loss_backward(const __grid_constant__ LossBackwardParams p) {
+    const ResidualShared shared = partition();
+    Columns columns;
+    u32 split;
+    const ResidualWork work = find_work(p, columns, split);
+    const float range = p.in.ranges[work.position], scale = range * RESIDUAL_SCALE;
+    float c[ROW_TILES][8][4] = {};
+#pragma unroll 1
+    for (u32 column = columns.begin; column < columns.end; column += SPAN) {
+        float s[8][4] = {}, y[8][4] = {};
+        sum_columns(p.in, shared, work, column, work.panels == 1 && column > columns.begin, s, y);
+        make_residual(shared, s, y, scale);
+        __syncthreads();
+        multiply(c, shared.matrix, shared.residual);
+    }
+    __syncthreads();
+    const double share = p.partial ? 1.0 : p.shares[work.position] * upstream_of(p);
+    const float undo = float(share / (double(range) * RESIDUAL_SCALE));
+#pragma unroll
+    for (u32 tile = 0; tile < ROW_TILES; ++tile)
+        write_rows(p, work, split, c[tile], work.example + (threadIdx.x / 32 * ROW_TILES + tile) * 16, undo);
+}
+
+extern "C" __global__ void __launch_bounds__(256) loss_backward_sum(const __grid_constant__ LossBackwardParams p) {
+    const u32 classes = p.in.logits.channels;
+    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x, slice = u64(p.in.r) * p.in.b * classes;
+    if (at >= slice) return;
+    float sum = p.partial[at];
+    for (u32 split = 1; split < p.splits; ++split) sum += p.partial[split * slice + at];
+    const u32 channel = u32(at % classes), i = u32(at / classes % p.in.b), position = u32(at / classes / p.in.b);
+    ELEMENT *to = p.out.data + i64(i) * p.out.row + i64(position) * p.out.position + i64(channel) * p.out.channel;
+    *to = from_float<ELEMENT>(float(sum * (p.shares[position] * upstream_of(p))));
+}

@@ -1,0 +1,395 @@
+// The loss of mixed logits against mixed targets, equations (5)-(8), without forming either in memory.
+//
+//   S~_k = sum_i M_ik S_i        Y~_k = sum_i M_ik Y_i        CE_k = t_k lse_k - Y~_k . S~_k        t_k = sum_c Y~_ck
+//   L = sum_k q_k CE_k           KL = sum_k q_k (CE_k - H(Y~_k))
+//
+// at each of r positions: a linear classifier commutes with mixing. Logits S (b, r, c) of ELEMENT, any strides; targets are b
+// labels or soft rows Y (b, c) in f32. q_k = 1 / (n r), or s_k / (r sum_l s_l) with the sum over the columns of the position.
+//
+// A call runs over chunks of columns, each by `loss_forward` and `loss_sums`, and ends with `loss_finish`.
+//
+// kernel `loss_forward`   columns first .. first + columns of all positions
+// grid     x = r * column_tiles, column_tiles = ceil(columns / (16 WARPS)); position slowest
+// block    32 WARPS threads; a warp owns 16 columns from the draw to the loss
+// dynamic shared bytes
+//          WARPS * 64 (PANEL + 8) + 2 * STAGE * (TARGETS == 2 ? 2 : 1) + WARPS * 4608, STAGE = 9216 (MATH 2) or 8704
+// defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits (0 and 1 take any ELEMENT)
+//          -DDRAW= 0..5 (draw.cuh): b <= PANEL; M is drawn on chip, and written to `matrix` where that is not null
+//                  6: any b; M is read from `matrix` and s from `masses`, as kernel `weights` (matrix = 1) wrote them
+//          -DPANEL= multiple of 64; 64 with DRAW 6   -DWARPS=   -DTARGETS= 1 labels, 2 soft   -DKL= 0|1
+//          -DGRADIENT= 0 loss alone, 1 statistics for dS, 2 also for the gradient of attention
+//
+// workspace, none of it grows with n
+//   matrix      (r, b, columns) of Number (ELEMENT with MATH 2, else f32), rows on 16-byte boundaries; only for a gradient or DRAW 6
+//   statistics  f32 (r, 6, statistics_stride >= columns), with GRADIENT
+//   partial     f64 (r, ceil(columns / 16), 4): sums over the 16 columns of a warp
+//   sums        f64 (r, 3) over the columns of all chunks: weighted CE, weighted entropy, weights
+//   ranges      f32 (r): a power of two near 1 / the largest weight of the chunk, for loss_backward
+//   shares      f64 (r): what a position's sums are multiplied by, 1 / (n r) or 1 / (r sum s)
+//
+// kernel `loss_sums`      partial -> sums (added to where `accumulate`), ranges        grid x = r        block 32
+// kernel `loss_finish`    sums -> loss, kl, shares        grid 1        block 32
+//
+// A tile of 64 classes at a time: S~ in registers; Y~ of labels summed in shared memory, of soft rows by a second product; running
+// softmax. M stays in registers as A fragments where it fits (16 bits up to b = 256, tf32 up to 128).
+// Deterministic: a column belongs to one warp and adds in order; f64 sums over columns have a fixed order that does not depend on
+// WARPS or the grid.
+#include "columns.cuh"
+#include "loss_rows.cuh"
+
+constexpr int DRAW_STORED = 6;
+constexpr bool STORED = DRAW == DRAW_STORED;
+
+// A value for each mixture, (r, n), any strides; null: not wanted.
+struct PerMixture {
+    float *data;
+    i64 position, column;
+};
+
+struct LossForwardParams {
+    Sampler sampler;
+    Matrix<const ELEMENT> logits; // (b, r, c)
+    Matrix<const float> soft;     // (b, c), with TARGETS 2
+    const u32 *labels;            // (b), with TARGETS 1
+    Number *matrix;
+    i64 matrix_row, matrix_position; // distance of examples, of positions
+    const float *masses;             // (r, columns), with DRAW 6 and attention: s on the scale of the caller's attention
+    float *statistics;
+    i64 statistics_stride;
+    PerMixture losses, log_sums, mass; // outputs: CE, lse, s
+    double *partial;
+    u32 first, columns, column_tiles, weighed; // weighed: q_k goes by s_k
+};
+static_assert(sizeof(LossForwardParams) == 328, "mirrored by the host");
+
+constexpr u32 THREADS = 32 * WARPS;
+constexpr u32 CHUNKS = PANEL / CHUNK<Number>;
+constexpr bool STATIONARY = MATH != EXACT && !STORED && PANEL <= (MATH == HALF ? 256 : 128);
+constexpr u32 FRAGMENTS = STATIONARY ? PANEL / STEP<Number> : 1;
+static_assert(!STORED || PANEL == 64, "stored columns are read 64 examples at a time");
+
+using LossColumns = Columns<STORED ? DRAW_EXPLICIT : DRAW, PANEL, false>;
+constexpr u32 SLAB_PITCH = LossColumns::PITCH;
+constexpr u32 STAGE_ELEMENTS = STAGE_BYTES<Number> / sizeof(Number);
+constexpr u32 STAGE_STEP = STAGE_ELEMENTS * (TARGETS == SOFT_ROWS ? 2 : 1);
+static_assert(sizeof(DrawScratch) <= OUT_BYTES, "a warp draws where it later sums targets");
+
+// A warp at work on its columns.
+struct Warp {
+    const LossForwardParams &p;
+    u32 j, column;  // of the chunk
+    Number *stages; // of the block
+    float *slab;    // [16][SLAB_PITCH]
+    float *tile;    // [16][OUT_PITCH]
+};
+
+__device__ __forceinline__ Warp make_warp(const LossForwardParams &p) {
+    extern __shared__ __align__(16) unsigned char shared[];
+    const u32 warp = threadIdx.x / 32;
+    unsigned char *stages = shared + WARPS * LossColumns::SLAB_FLOATS * 4;
+    unsigned char *tiles = stages + 2 * STAGE_STEP * sizeof(Number);
+    return {p,
+            blockIdx.x / p.column_tiles,
+            (blockIdx.x % p.column_tiles * WARPS + warp) * COLUMNS,
+            reinterpret_cast<Number *>(stages),
+            reinterpret_cast<float *>(shared) + warp * LossColumns::SLAB_FLOATS,
+            reinterpret_cast<float *>(tiles + warp * OUT_BYTES)};
+}
+
+__device__ __forceinline__ u32 columns_of(const Warp &warp) {
+    return warp.column < warp.p.columns ? min(COLUMNS, warp.p.columns - warp.column) : 0;
+}
+
+// The warp's columns of the stored matrix, examples from `begin` on, into the slab.
+__device__ __forceinline__ void load_stored(const Warp &warp, u32 begin) {
+    const LossForwardParams &p = warp.p;
+    const u32 own = lane_id() % COLUMNS;
+    const Number *from = p.matrix + i64(warp.j) * p.matrix_position + warp.column + own;
+    __syncwarp();
+    for (u32 i = lane_id() / COLUMNS; i < PANEL; i += 2) {
+        const bool inside = own < columns_of(warp) && begin + i < p.sampler.b;
+        warp.slab[own * SLAB_PITCH + i] = inside ? to_float(from[i64(begin + i) * p.matrix_row]) : 0.0f;
+    }
+    __syncwarp();
+}
+
+// Keeps the slab for the gradient.
+__device__ __forceinline__ void store_matrix(const Warp &warp) {
+    const LossForwardParams &p = warp.p;
+    const u32 own = lane_id() % COLUMNS;
+    if (own >= columns_of(warp)) return;
+    Number *to = p.matrix + i64(warp.j) * p.matrix_position + warp.column + own;
+    for (u32 i = lane_id() / COLUMNS; i < p.sampler.b; i += 2)
+        to[i64(i) * p.matrix_row] = from_float<Number>(warp.slab[own * SLAB_PITCH + i]);
+}
+
+__device__ __forceinline__ void stage(const Warp &warp, u32 turn, u32 begin, u32 channel) {
+    const LossForwardParams &p = warp.p;
+    Number *to = warp.stages + turn % 2 * STAGE_STEP;
+    stage_rows<THREADS, CHUNK<Number>>(to, p.logits, warp.j, begin, p.sampler.b, channel);
+    if constexpr (TARGETS == SOFT_ROWS)
+        stage_rows<THREADS, CHUNK<Number>>(to + STAGE_ELEMENTS, p.soft, 0, begin, p.sampler.b, channel);
+    commit_copies();
+}
+
+// Adds the products with one staged chunk, whose first example is `inside` examples into the slab; `left` are not zero.
+template <class T>
+__device__ __forceinline__ void multiply(float (&c)[8][4], const u32 (&fragments)[FRAGMENTS][4], const float *slab,
+                                         const T *rows, u32 inside, u32 left) {
+    if constexpr (MATH == EXACT) {
+#pragma unroll 2
+        for (u32 i = 0; i < CHUNK<T> && i < left; i += 4)
+            multiply_exact<SLAB_PITCH>(c, slab + inside + i, rows + i * PITCH);
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < CHUNK<T>; i += STEP<T>) {
+            if (i >= left) break;
+            if constexpr (STATIONARY) {
+                multiply_fragment(c, fragments[(inside + i) / STEP<T>], rows + i * PITCH);
+            } else {
+                u32 loaded[4];
+                load_fragment<T, SLAB_PITCH>(loaded, slab + inside + i);
+                multiply_fragment(c, loaded, rows + i * PITCH);
+            }
+        }
+    }
+}
+
+// Adds M_ik to the mixed target of label y_i, for the slab's examples whose label lies in the tile: even classes by the lower
+// half of the warp, odd ones by the upper.
+__device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 channel) {
+    const u32 column = lane_id() % COLUMNS, parity = lane_id() / COLUMNS;
+    float *row = warp.tile + column * OUT_PITCH;
+    const float *weights = warp.slab + column * SLAB_PITCH;
+    const u32 examples = min(warp.p.sampler.b - begin, u32(PANEL));
+#pragma unroll 1
+    for (u32 group = 0; group < examples; group += 32) {
+        const u32 i = group + lane_id();
+        const u32 label = i < examples ? __ldg(warp.p.labels + begin + i) - channel : TILE;
+        const u32 even = __ballot_sync(ALL_LANES, label < TILE && label % 2 == 0);
+        const u32 odd = __ballot_sync(ALL_LANES, label < TILE && label % 2 == 1);
+        u32 left = parity ? odd : even;
+#pragma unroll 1
+        while (__any_sync(ALL_LANES, left != 0)) {
+            const u32 next = (__ffs(left) - 1) & 31;
+            const u32 y = __shfl_sync(ALL_LANES, label, next);
+            if (left) row[y] += weights[group + next];
+            left &= left - 1;
+        }
+    }
+}
+
+__device__ __forceinline__ void clear_tile(const Warp &warp) {
+    __syncwarp();
+#pragma unroll
+    for (u32 x = lane_id(); x < OUT_BYTES / 16; x += 32) store_pack(warp.tile + 4 * x, {{0, 0, 0, 0}});
+    __syncwarp();
+}
+
+// Mixed logits s and targets y of one tile of classes.
+__device__ __forceinline__ void sum_tile(const Warp &warp, const u32 (&fragments)[FRAGMENTS][4], float (&s)[8][4],
+                                         float (&y)[8][4], u32 &turn, u32 tile, u32 tiles) {
+    const u32 b = warp.p.sampler.b;
+    if constexpr (TARGETS != SOFT_ROWS) clear_tile(warp);
+#pragma unroll 1
+    for (u32 panel = 0; panel < b; panel += PANEL) {
+        if constexpr (STORED) load_stored(warp, panel);
+        if constexpr (TARGETS != SOFT_ROWS) add_labels(warp, panel, tile * TILE);
+#pragma unroll
+        for (u32 chunk = 0; chunk < CHUNKS; ++chunk) {
+            const u32 inside = chunk * CHUNK<Number>, begin = panel + inside;
+            if (begin >= b) break;
+            copies_arrived<0>();
+            __syncthreads();
+            // The next chunk goes where the last one was: all warps are past it.
+            const bool tile_ends = begin + CHUNK<Number> >= b;
+            if (!tile_ends || tile + 1 < tiles)
+                stage(warp, turn + 1, tile_ends ? 0 : begin + CHUNK<Number>, (tile + tile_ends) * TILE);
+            const Number *rows = warp.stages + turn % 2 * STAGE_STEP;
+            multiply(s, fragments, warp.slab, rows, inside, b - begin);
+            if constexpr (TARGETS == SOFT_ROWS) multiply(y, fragments, warp.slab, rows + STAGE_ELEMENTS, inside, b - begin);
+            ++turn;
+        }
+    }
+    if constexpr (TARGETS != SOFT_ROWS) {
+        __syncwarp();
+        load_tile<OUT_PITCH>(y, warp.tile, lane_id() / (MATH == EXACT ? 8 : 4), MATH == EXACT ? 4 : 8);
+    }
+}
+
+// s of a column, on the scale of prepared attention and on the caller's.
+struct Mass {
+    float prepared, callers;
+};
+
+// Where a warp's results lie in its tile, [value][column].
+enum Result : u32 { R_LOG_SUM, R_LOSS, R_TOTAL, R_ENTROPY, R_MEAN, R_MASS, R_CALLERS_MASS };
+
+__device__ __forceinline__ void park_results(const Warp &warp, const Rows &rows, const Mass (&mass)[2]) {
+    constexpr u32 SHARING = MATH == EXACT ? 8 : 4; // lanes of a row
+    __syncwarp();
+#pragma unroll
+    for (u32 m = 0; m < LANE_ROWS; ++m) {
+        const ColumnResult result = rows.finish(m);
+        float *to = warp.tile + lane_id() / SHARING + 32 / SHARING * m;
+        if (lane_id() % SHARING != 0) continue;
+        to[R_LOG_SUM * COLUMNS] = result.log_sum;
+        to[R_LOSS * COLUMNS] = result.loss;
+        to[R_TOTAL * COLUMNS] = result.total;
+        to[R_ENTROPY * COLUMNS] = result.entropy;
+        to[R_MEAN * COLUMNS] = result.mean;
+    }
+    if (!STORED && lane_id() % 4 == 0) {
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            float *to = warp.tile + lane_id() / 4 + 8 * half;
+            to[R_MASS * COLUMNS] = mass[half].prepared;
+            to[R_CALLERS_MASS * COLUMNS] = mass[half].callers;
+        }
+    }
+    __syncwarp();
+}
+
+__device__ __forceinline__ Mass load_mass(const Warp &warp, u32 k) {
+    if (!warp.p.sampler.attention) return {1.0f, 1.0f};
+    const float callers = warp.p.masses[u64(warp.j) * warp.p.columns + k];
+    return {callers * __ldg(warp.p.sampler.scales + warp.j), callers};
+}
+
+// Draws the warp's columns into the slab; s of columns g and g + 8 of lane (g, t) of both kinds.
+__device__ __forceinline__ void draw(const Warp &warp, Mass (&mass)[2]) {
+    const LossForwardParams &p = warp.p;
+    LossColumns columns(p.sampler, warp.j, p.first + warp.column, warp.slab, reinterpret_cast<DrawScratch *>(warp.tile));
+    columns.total();
+    columns.normalise(0, true);
+#pragma unroll
+    for (u32 half = 0; half < 2; ++half) {
+        const float prepared = columns.has_mass(half) ? __fdiv_rn(columns.mass[half], columns.sum[half]) : 0.0f;
+        mass[half] = {p.sampler.attention ? prepared : 1.0f, columns.column_mass(half)};
+    }
+    if (p.matrix) store_matrix(warp);
+}
+
+__device__ __forceinline__ void write(const PerMixture &out, u32 j, u32 k, float value) {
+    if (out.data) out.data[i64(j) * out.position + i64(k) * out.column] = value;
+}
+
+__device__ __forceinline__ double sum_of_columns(double x) {
+#pragma unroll
+    for (int distance = COLUMNS / 2; distance > 0; distance >>= 1) x += __shfl_xor_sync(ALL_LANES, x, distance);
+    return x;
+}
+
+// One lane a column: outputs, statistics, and the sums over the warp's columns.
+__device__ __forceinline__ void write_results(const Warp &warp) {
+    const LossForwardParams &p = warp.p;
+    const u32 own = lane_id() % COLUMNS, k = warp.column + own;
+    const bool live = lane_id() < columns_of(warp);
+    const float *result = warp.tile + own;
+    Mass mass = {0.0f, 0.0f};
+    if (live && STORED) mass = load_mass(warp, k);
+    if (live && !STORED) mass = {result[R_MASS * COLUMNS], result[R_CALLERS_MASS * COLUMNS]};
+    const float loss = result[R_LOSS * COLUMNS], weight = p.weighed ? mass.prepared : 1.0f;
+    if (live) {
+        write(p.losses, warp.j, p.first + k, loss);
+        write(p.log_sums, warp.j, p.first + k, result[R_LOG_SUM * COLUMNS]);
+        write(p.mass, warp.j, p.first + k, mass.callers);
+    }
+    if (GRADIENT && live) {
+        float *to = p.statistics + i64(warp.j) * STATISTICS * p.statistics_stride + k;
+        const float over_mass = mass.prepared > 0.0f ? __fdiv_rn(1.0f, mass.prepared) : 0.0f;
+        const float values[STATISTICS] = {result[R_LOG_SUM * COLUMNS], weight, result[R_TOTAL * COLUMNS], loss,
+                                          result[R_MEAN * COLUMNS],    over_mass};
+#pragma unroll
+        for (u32 value = 0; value < STATISTICS; ++value) to[value * p.statistics_stride] = values[value];
+    }
+    // A column of weight zero counts for nothing, whatever its loss.
+    const double share = live ? weight : 0.0;
+    const bool counts = share > 0.0;
+    const double losses = sum_of_columns(counts ? share * loss : 0.0);
+    const double entropies = sum_of_columns(counts ? share * result[R_ENTROPY * COLUMNS] : 0.0);
+    const double weights = sum_of_columns(share);
+    const float largest = warp_max(float(share));
+    if (lane_id() == 0 && columns_of(warp) > 0) {
+        double *to = p.partial + (u64(warp.j) * ceil_div(p.columns, COLUMNS) + warp.column / COLUMNS) * 4;
+        to[0] = losses, to[1] = entropies, to[2] = weights, to[3] = largest;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) loss_forward(const __grid_constant__ LossForwardParams p) {
+    const Warp warp = make_warp(p);
+    Mass mass[2] = {};
+    if constexpr (!STORED) draw(warp, mass);
+    u32 fragments[FRAGMENTS][4];
+    if constexpr (STATIONARY) {
+#pragma unroll
+        for (u32 step = 0; step < FRAGMENTS; ++step)
+            load_fragment<Number, SLAB_PITCH>(fragments[step], warp.slab + step * STEP<Number>);
+    }
+    const u32 tiles = ceil_div(p.logits.channels, TILE);
+    Rows rows;
+    u32 turn = 0;
+    stage(warp, 0, 0, 0);
+#pragma unroll 1
+    for (u32 tile = 0; tile < tiles; ++tile) {
+        float s[8][4] = {}, y[8][4] = {};
+        sum_tile(warp, fragments, s, y, turn, tile, tiles);
+        rows.add(s, y, p.logits.channels - tile * TILE);
+    }
+    park_results(warp, rows, mass);
+    write_results(warp);
+}
+
+struct LossSumsParams {
+    const double *partial;
+    double *sums;
+    float *ranges;
+    u32 tiles, accumulate; // tiles: ceil(columns / 16)
+};
+static_assert(sizeof(LossSumsParams) == 32, "mirrored by the host");
+
+extern "C" __global__ void __launch_bounds__(32) loss_sums(const __grid_constant__ LossSumsParams p) {
+    const double *partial = p.partial + u64(blockIdx.x) * p.tiles * 4;
+    double total[3] = {};
+    float largest = 0.0f;
+    for (u32 tile = lane_id(); tile < p.tiles; tile += 32) {
+        for (u32 x = 0; x < 3; ++x) total[x] += partial[4 * tile + x];
+        largest = fmaxf(largest, float(partial[4 * tile + 3]));
+    }
+    largest = warp_max(largest);
+    for (u32 x = 0; x < 3; ++x) {
+#pragma unroll
+        for (int distance = 16; distance > 0; distance >>= 1) total[x] += __shfl_xor_sync(ALL_LANES, total[x], distance);
+        double *to = p.sums + u64(blockIdx.x) * 3 + x;
+        if (lane_id() == 0) *to = p.accumulate ? *to + total[x] : total[x];
+    }
+    // A power of two p with p * largest in [1/2, 1), within what f32 holds.
+    const u32 exponent = min(max(__float_as_uint(largest) >> 23, 1u), 251u);
+    if (lane_id() == 0) p.ranges[blockIdx.x] = __uint_as_float((252 - exponent + 1) << 23);
+}
+
+struct LossFinishParams {
+    const double *sums;
+    float *loss, *kl; // null: not wanted
+    double *shares;   // (r)
+    u32 r, n, weighed, padding;
+};
+static_assert(sizeof(LossFinishParams) == 48, "mirrored by the host");
+
+extern "C" __global__ void __launch_bounds__(32) loss_finish(const __grid_constant__ LossFinishParams p) {
+    double loss = 0.0, entropy = 0.0;
+    for (u32 j = lane_id(); j < p.r; j += 32) {
+        const double *sums = p.sums + u64(j) * 3;
+        const double share = !p.weighed ? 1.0 / (double(p.n) * p.r) : sums[2] > 0.0 ? 1.0 / (p.r * sums[2]) : 0.0;
+        p.shares[j] = share;
+        loss += share * sums[0];
+        entropy += share * sums[1];
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        loss += __shfl_xor_sync(ALL_LANES, loss, distance);
+        entropy += __shfl_xor_sync(ALL_LANES, entropy, distance);
+    }
+    if (lane_id() == 0 && p.loss) *p.loss = float(loss);
+    if (lane_id() == 0 && p.kl) *p.kl = float(loss - entropy);
+}

@@ -1,0 +1,90 @@
+// What the loss kernels share: a warp's fragment of 16 columns by 64 classes, sums over its rows, and staging with conversion.
+//
+// Needs -DELEMENT= (the type of the logits in memory) and -DMATH=. Products take operands of Number: ELEMENT itself where
+// tensor cores multiply 16 bits, else f32.
+#pragma once
+#include "reduce.cuh"
+#include "stage.cuh"
+
+template <bool Condition, class A, class B> struct Select {
+    using Type = A;
+};
+template <class A, class B> struct Select<false, A, B> {
+    using Type = B;
+};
+using Number = Select<MATH == HALF, ELEMENT, float>::Type;
+
+constexpr u32 PITCH = STAGE_PITCH<Number>; // of staged rows
+constexpr int SOFT_ROWS = 2;                // -DTARGETS=: 1 labels, 2 soft rows
+constexpr float LN_2 = 0.693147180559945309f;
+
+// A call keeps these values of each column of a chunk for its gradient: (r, STATISTICS, stride).
+enum Statistic : u32 {
+    LOG_SUM,       // log sum exp of the mixed logits
+    SHARE,         // in the reduction: s on the scale of prepared attention, or 1; 0 for a column without mass if weighed
+    TOTAL,         // t, the sum of the mixed targets
+    LOSS,          // cross-entropy
+    MEAN,          // sum_l M_l dM_l / q
+    OVER_MASS,     // 1 / s on the scale of prepared attention, 0 without mass
+    STATISTICS
+};
+
+// The classes of a tile of 64 that lie in a lane, as c[x][q], and which of the lane's rows c[x][q] belongs to (tile.cuh, mma.cuh).
+constexpr u32 LANE_ROWS = MATH == EXACT ? 4 : 2;
+__device__ __forceinline__ constexpr u32 lane_row(u32 x, u32 q) { return MATH == EXACT ? x / 2 : q / 2; }
+__device__ __forceinline__ u32 class_of(u32 x, u32 q) {
+    return MATH == EXACT ? 32 * (x % 2) + 4 * (lane_id() % 8) + q : 8 * x + 2 * (lane_id() % 4) + q % 2;
+}
+
+// Over the lanes that share a row.
+__device__ __forceinline__ float row_sum(float x) {
+    x = quad_sum(x);
+    return MATH == EXACT ? __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 4)) : x;
+}
+__device__ __forceinline__ float row_max(float x) {
+    x = quad_max(x);
+    return MATH == EXACT ? fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 4)) : x;
+}
+
+// 2^x to 2 ulp; no subnormal results.
+__device__ __forceinline__ float fast_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+template <class A, class B> constexpr bool SAME = false;
+template <class A> constexpr bool SAME<A, A> = true;
+
+// Stages ROWS x TILE elements as Number: copied where that is what they are, else converted.
+template <u32 THREADS, u32 ROWS, class From>
+__device__ __forceinline__ void stage_rows(Number *to, const Matrix<const From> &from, u32 position, u32 begin, u32 rows, u32 channel) {
+    if constexpr (SAME<From, Number>) {
+        stage_block<Number, THREADS, ROWS, TILE, PITCH>(to, from, position, begin, rows, channel);
+    } else {
+        const From *base = from.data + i64(position) * from.position;
+        for (u32 x = threadIdx.x; x < ROWS * TILE; x += THREADS) {
+            const u32 row = x / TILE, at = channel + x % TILE;
+            const bool inside = begin + row < rows && at < from.channels;
+            to[row * PITCH + x % TILE] = from_float<Number>(
+                inside ? to_float(base[i64(begin + row) * from.row + i64(at) * from.channel]) : 0.0f);
+        }
+    }
+}
+
+// A fragment from a tile of f32 in shared memory, rows TILE_PITCH apart; the lane's first row of it and how far its rows are apart.
+template <u32 TILE_PITCH>
+__device__ __forceinline__ void load_tile(float (&c)[8][4], const float *tile, u32 first_row, u32 row_step) {
+    const float *first = tile + first_row * TILE_PITCH + class_of(0, 0);
+#pragma unroll
+    for (u32 x = 0; x < 8; ++x) {
+        if constexpr (MATH == EXACT) {
+            const float4 four = *reinterpret_cast<const float4 *>(first + x / 2 * row_step * TILE_PITCH + x % 2 * 32);
+            c[x][0] = four.x, c[x][1] = four.y, c[x][2] = four.z, c[x][3] = four.w;
+        } else {
+            const float2 upper = *reinterpret_cast<const float2 *>(first + 8 * x);
+            const float2 lower = *reinterpret_cast<const float2 *>(first + 8 * x + row_step * TILE_PITCH);
+            c[x][0] = upper.x, c[x][1] = upper.y, c[x][2] = lower.x, c[x][3] = lower.y;
+        }
+    }
+}
