@@ -17,8 +17,11 @@ mod advice;
 mod device;
 mod engine;
 pub mod jit;
+mod matrix;
+mod mix_forward;
 mod queue;
 mod sampler;
+mod tile;
 mod variant;
 mod view;
 mod weights;
@@ -27,15 +30,19 @@ mod workspace;
 pub use cudarc;
 pub use device::{DeviceInfo, open};
 pub use engine::{Engine, KernelReport};
+pub use matrix::DeviceTargets;
+pub use mix_forward::{MixInput, MixOutputs, MixTargets, Mixed};
 pub use queue::{DeviceElement, Precision, Queue};
 pub use view::{DeviceData, DeviceDataMut, DeviceView, DeviceViewMut};
-pub use weights::{Columns, WeightsInput, WeightsOutput};
+pub use weights::{WeightsInput, WeightsOutput, weights_workspace_bytes};
 
 /// The ops over device pointers: what the typed calls come down to.
 ///
 /// Options, shapes, strides, alignment and overlap are checked here, too; that the memory is there, in the engine's context, and free for what the
 /// call does with it until the stream has run it, is the caller's promise.
 pub mod raw {
+    pub use super::matrix::RawTargets;
+    pub use super::mix_forward::{RawMixForward, mix_forward};
     pub use super::sampler::RawColumns;
     pub use super::view::RawView;
     pub use super::weights::{RawWeights, weights, weights_workspace_bytes};

@@ -15,6 +15,9 @@ const HEADERS: &[Header] = embed![
     "columns.cuh",
     "draw.cuh",
     "gamma.cuh",
+    "loss_residual.cuh",
+    "loss_rows.cuh",
+    "loss_tile.cuh",
     "math.cuh",
     "mma.cuh",
     "pairs.cuh",
@@ -27,6 +30,8 @@ const HEADERS: &[Header] = embed![
 
 const SOURCES: &[Header] = embed![
     "attention.cu",
+    "loss_backward.cu",
+    "loss_forward.cu",
     "mix_backward.cu",
     "mix_backward_attention.cu",
     "mix_forward.cu",

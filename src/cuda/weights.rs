@@ -7,6 +7,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUstream};
 use super::engine::{Engine, Launch};
 use super::queue::{DeviceElement, Queue};
 use super::sampler::{RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name};
+use super::tile::Tile;
 use super::variant::{Source, Variant};
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
 use super::workspace::{Carve, RawWorkspace};
@@ -16,16 +17,6 @@ use crate::problem::{Generator, Mixing, expect_shape};
 
 const OP: &str = "weights";
 const SOURCE: Source = Source { file: "weights.cu", kernels: &["weights"] };
-
-/// Which columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Columns {
-    /// Λ, the drawn weights, normalised; attention does not enter.
-    Lambda,
-    /// M̂, weighed by attention and normalised.
-    #[default]
-    MixMatrix,
-}
 
 /// What the sampler reads.
 #[derive(Clone, Debug)]
@@ -43,14 +34,14 @@ pub struct WeightsInput<'a> {
 /// Where [`Queue::weights_into`] writes; what is `None` is not computed.
 #[derive(Debug)]
 pub struct WeightsOutput<'a, T> {
-    /// Λ or M̂ (r, b, n).
+    /// Λ, or M̂ where attention is given, (r, b, n).
     pub columns: Option<DeviceViewMut<'a, T, 3>>,
     /// s (r, n), on the scale of the caller's attention; 1 without attention, 0 for a column without mass.
     pub mass: Option<DeviceViewMut<'a, f32, 2>>,
 }
 
 impl Queue<'_> {
-    /// Draws Λ or M̂ (r, b, n), contiguous, with the masses s (r, n).
+    /// Draws Λ, or M̂ where attention is given, (r, b, n), contiguous, with the masses s (r, n).
     ///
     /// # Errors
     /// As [`Queue::weights_into`]; [`Error::Cuda`] when memory does not suffice.
@@ -58,7 +49,6 @@ impl Queue<'_> {
         &self,
         mixing: &Mixing,
         input: &WeightsInput<'_>,
-        which: Columns,
     ) -> Result<(CudaSlice<T>, CudaSlice<f32>)> {
         let shape = [input.r, input.b, mixing.n];
         mixing.validate(OP, [input.b, input.r], input.weights.as_ref().map(DeviceView::layout))?;
@@ -74,13 +64,7 @@ impl Queue<'_> {
             mass: Some(DeviceViewMut::new(&mut mass, [input.r, mixing.n])?),
         };
         let bytes = workspace.len();
-        self.weights_into(
-            mixing,
-            input,
-            which,
-            &mut output,
-            &mut DeviceViewMut::new(&mut workspace, [bytes])?,
-        )?;
+        self.weights_into(mixing, input, &mut output, &mut DeviceViewMut::new(&mut workspace, [bytes])?)?;
         drop(output);
         Ok((columns, mass))
     }
@@ -95,7 +79,6 @@ impl Queue<'_> {
         &self,
         mixing: &Mixing,
         input: &WeightsInput<'_>,
-        which: Columns,
         output: &mut WeightsOutput<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
@@ -125,7 +108,6 @@ impl Queue<'_> {
                 weights: weights.as_ref().map(|(view, _)| *view),
                 seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
             },
-            which,
             dtype: T::DTYPE,
             first: 0,
             out: columns.as_ref().map(|(view, _)| *view),
@@ -150,8 +132,8 @@ impl Queue<'_> {
         if attention {
             self.engine().prepare(OP, super::sampler::prepare_variant(Dtype::F32))?;
         }
-        let tile = Tile::choose(self.engine(), b);
-        self.engine().prepare(OP, tile.variant(generator, T::DTYPE))
+        let tile = Tile::choose(self.engine(), b, shared_bytes);
+        self.engine().prepare(OP, variant(&tile, generator, T::DTYPE))
     }
 }
 
@@ -170,8 +152,6 @@ pub fn weights_workspace_bytes(b: usize, r: usize, attention: bool) -> Result<us
 pub struct RawWeights<'a> {
     /// Where columns come from.
     pub columns: RawColumns<'a>,
-    /// Λ or M̂.
-    pub which: Columns,
     /// Type of `out`.
     pub dtype: Dtype,
     /// Column k of the first of `out` and `mass`; these hold as many columns as their shapes say.
@@ -196,9 +176,9 @@ pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) 
     let columns = call.check()?;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let prepared = call.columns.carve(&mut carve)?;
-    let tile = Tile::choose(engine, call.columns.b);
+    let tile = Tile::choose(engine, call.columns.b, shared_bytes);
     let tiles = columns.div_ceil(16 * tile.warps as usize);
-    let variant = tile.variant(call.columns.mixing.generator, call.dtype);
+    let variant = variant(&tile, call.columns.mixing.generator, call.dtype);
     let launch = Launch::new(OP, variant, "weights", &[call.columns.r, tiles], 32 * tile.warps)?;
     let out = call.out.unwrap_or(RawView::contiguous(0, [1, 1, 1]));
     let mass = call.mass.unwrap_or(RawView::contiguous(0, [1, 1]));
@@ -212,7 +192,7 @@ pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) 
         mass_r: mass.stride(0),
         first: call.first as u32,
         columns: columns as u32,
-        matrix: u32::from(call.which == Columns::MixMatrix),
+        matrix: 1,
         padding: 0,
     };
     // SAFETY: the caller's promise; the parameters are those that weights.cu declares.
@@ -256,51 +236,24 @@ impl RawWeights<'_> {
             footprint.writes("mass", mass, 4)?;
         }
         let wanted = weights_workspace_bytes(b, r, attention.is_some())?;
-        self.workspace.check(OP, wanted)?;
-        if wanted > 0 {
-            footprint.writes("the workspace", &RawView::contiguous(self.workspace.pointer, [wanted]), 1)?;
-        }
+        self.workspace.claim(OP, wanted, &mut footprint)?;
         Ok(columns)
     }
 }
 
-/// How a block is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    panel: u32,
-    multi: bool,
-    warps: u32,
+fn variant(tile: &Tile, generator: Generator, dtype: Dtype) -> Variant {
+    Variant::new(SOURCE)
+        .name("ELEMENT", element_name(dtype))
+        .number("DRAW", draw_kind(generator))
+        .number("PANEL", tile.panel)
+        .number("MULTI", u32::from(tile.multi))
+        .number("WARPS", tile.warps)
+        .shared(shared_bytes(tile))
 }
 
-impl Tile {
-    /// Panels of all examples where shared memory holds them, so that nothing is drawn twice; as many warps, up to four, as fit.
-    fn choose(engine: &Engine, b: usize) -> Self {
-        let most = engine.device().shared_per_block;
-        let fits = |tile: &Tile| tile.shared_bytes() <= most;
-        let whole = PANELS
-            .iter()
-            .filter(|&&panel| panel as usize >= b)
-            .flat_map(|&panel| WARPS.map(|warps| Tile { panel, multi: false, warps }));
-        whole.into_iter().find(fits).unwrap_or(Tile { panel: 256, multi: true, warps: 2 })
-    }
-
-    fn shared_bytes(&self) -> u32 {
-        self.warps * (64 * (self.panel + 8) + 3072)
-    }
-
-    fn variant(&self, generator: Generator, dtype: Dtype) -> Variant {
-        Variant::new(SOURCE)
-            .name("ELEMENT", element_name(dtype))
-            .number("DRAW", draw_kind(generator))
-            .number("PANEL", self.panel)
-            .number("MULTI", u32::from(self.multi))
-            .number("WARPS", self.warps)
-            .shared(self.shared_bytes())
-    }
+fn shared_bytes(tile: &Tile) -> u32 {
+    tile.warps * (64 * (tile.panel + 8) + 3072)
 }
-
-const PANELS: [u32; 7] = [64, 128, 192, 256, 384, 512, 768];
-const WARPS: [u32; 3] = [4, 2, 1];
 
 /// `WeightsParams` of weights.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

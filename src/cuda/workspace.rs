@@ -2,7 +2,7 @@
 
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::view::RawView;
+use super::view::{Footprint, RawView};
 use crate::error::{Error, Result};
 
 /// Parts begin on boundaries of this many bytes, and so must the workspace: what the driver's allocators give.
@@ -65,15 +65,19 @@ impl RawWorkspace {
     /// No memory, for ops that need none.
     pub const EMPTY: Self = Self { pointer: 0, bytes: 0 };
 
-    pub(super) fn check(self, op: &'static str, wanted: usize) -> Result<()> {
+    /// Checks that it has `wanted` bytes, which the call writes.
+    pub(super) fn claim(self, op: &'static str, wanted: usize, footprint: &mut Footprint) -> Result<()> {
         if self.bytes < wanted {
             return Err(Error::Length { op, name: "the workspace (in bytes)", given: self.bytes, wanted });
         }
-        if wanted > 0 && (self.pointer == 0 || self.pointer % ALIGNMENT != 0) {
+        if wanted == 0 {
+            return Ok(());
+        }
+        if self.pointer == 0 || self.pointer % ALIGNMENT != 0 {
             let given = format!("{:#x}", self.pointer);
             let rule = "a device address that is a multiple of 256, as allocators give it";
             return Err(Error::Value { op, name: "the workspace's address".into(), given, rule });
         }
-        Ok(())
+        footprint.writes("the workspace", &RawView::contiguous(self.pointer, [wanted]), 1)
     }
 }

@@ -9,6 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 pub struct Harness {
     trials: Vec<Trial>,
     skipped: Vec<String>,
+    threads: Option<usize>,
 }
 
 impl Harness {
@@ -30,9 +31,16 @@ impl Harness {
         self
     }
 
+    /// Runs tests in turn: a device is shared by all, with its settings.
+    pub fn one_at_a_time(self) -> Self {
+        Self { threads: Some(1), ..self }
+    }
+
     /// Runs them all.
     pub fn run(self) -> ExitCode {
-        let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads = self.threads.or(arguments.test_threads);
+        let conclusion = libtest_mimic::run(&arguments, self.trials);
         for skipped in &self.skipped {
             eprintln!("skipped {skipped}");
         }

@@ -4,7 +4,10 @@
 
 #![allow(dead_code)] // Every test binary uses its own part.
 
+pub mod device;
 pub mod harness;
 pub mod nvrtc;
+pub mod problem;
 
+pub use device::Device;
 pub use harness::Harness;

@@ -1,0 +1,409 @@
+//! Mixed features and targets, equations (5) to (8). Kernels: mix_forward.cu, prepare.cu.
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::CudaSlice;
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
+
+use super::engine::{Engine, Launch};
+use super::matrix::{DeviceTargets, Matrix, RawTargets, fits_u32, math};
+use super::queue::{DeviceElement, Precision, Queue};
+use super::sampler::{
+    Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
+    prepare_variant,
+};
+use super::tile::Tile;
+use super::variant::{Source, Variant};
+use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
+use super::workspace::{Carve, RawWorkspace};
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+use crate::problem::{Mixing, at_least_one, expect_shape};
+use crate::view::Layout;
+
+pub(super) const OP: &str = "mix";
+const SOURCE: Source = Source { file: "mix_forward.cu", kernels: &["mix_forward"] };
+
+/// Targets to be mixed, and how many classes they speak of.
+#[derive(Clone, Debug)]
+pub struct MixTargets<'a> {
+    /// Labels or soft targets.
+    pub targets: DeviceTargets<'a>,
+    /// c: the length of a mixed target.
+    pub classes: usize,
+}
+
+/// What mixing reads.
+#[derive(Clone, Debug)]
+pub struct MixInput<'a, T> {
+    /// Z (b, r, d).
+    pub features: DeviceView<'a, T, 3>,
+    /// Targets to be mixed with the same weights, or none.
+    pub targets: Option<MixTargets<'a>>,
+    /// a (b, r), not negative; or none for M̂ = Λ.
+    pub attention: Option<DeviceView<'a, f32, 2>>,
+    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative; columns are normalised.
+    pub weights: Option<DeviceView<'a, f32, 3>>,
+}
+
+/// Mixed features and targets.
+#[derive(Debug)]
+pub struct Mixed<T> {
+    /// Z̃ (n, r, d), contiguous.
+    pub features: CudaSlice<T>,
+    /// Ỹ (n, r, c), contiguous, where targets were given.
+    pub targets: Option<CudaSlice<f32>>,
+}
+
+/// Where [`Queue::mix_forward_into`] writes.
+#[derive(Debug)]
+pub struct MixOutputs<'a, T> {
+    /// Z̃ (n, r, d).
+    pub features: DeviceViewMut<'a, T, 3>,
+    /// Ỹ (n, r, c); needs targets.
+    pub targets: Option<DeviceViewMut<'a, f32, 3>>,
+}
+
+impl Queue<'_> {
+    /// Mixes features, and targets where they are given.
+    ///
+    /// # Errors
+    /// As [`Queue::mix_forward_into`]; [`Error::Cuda`] when memory does not suffice.
+    pub fn mix_forward<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &MixInput<'_, T>,
+    ) -> Result<Mixed<T>> {
+        let ([b, r, d], n) = (input.features.shape(), mixing.n);
+        mixing.validate(OP, [b, r], input.weights.as_ref().map(DeviceView::layout))?;
+        let count = |channels| Layout::contiguous([n, r, channels]).count(OP, "the mixed arrays");
+        let mut features = self.allocate::<T>(OP, "the mixed features", count(d)?)?;
+        let classes = input.targets.as_ref().map(|targets| targets.classes);
+        let mut targets =
+            classes.map(|c| self.allocate::<f32>(OP, "the mixed targets", count(c)?)).transpose()?;
+        let bytes = self.mix_forward_workspace_bytes(input)?;
+        let mut workspace = self.allocate::<u8>(OP, "the workspace", bytes)?;
+        let outputs = MixOutputs {
+            features: DeviceViewMut::new(&mut features, [n, r, d])?,
+            targets: match (&mut targets, classes) {
+                (Some(targets), Some(c)) => Some(DeviceViewMut::new(targets, [n, r, c])?),
+                _ => None,
+            },
+        };
+        self.mix_forward_into(mixing, input, outputs, &mut DeviceViewMut::new(&mut workspace, [bytes])?)?;
+        Ok(Mixed { features, targets })
+    }
+
+    /// Bytes of workspace that [`Queue::mix_forward_into`] needs. Does not grow with n.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn mix_forward_workspace_bytes<T: DeviceElement>(&self, input: &MixInput<'_, T>) -> Result<usize> {
+        let mut carve = Carve::measure(OP);
+        let [b, r, _] = input.features.shape();
+        carve_attention(&mut carve, input.attention.is_some(), b, r)?;
+        carve_packed(&mut carve, input.features.layout(), T::DTYPE)?;
+        Ok(carve.bytes())
+    }
+
+    /// Mixes into the caller's memory. Neither allocates nor waits.
+    ///
+    /// # Errors
+    /// Shapes that do not fit together, an α out of range, sizes of 0 or whose product overflows, a workspace that is too small, buffers that
+    /// overlap or lie in another context; bf16 on a device without it; errors from compiling, loading and launching.
+    pub fn mix_forward_into<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &MixInput<'_, T>,
+        mut outputs: MixOutputs<'_, T>,
+        workspace: &mut DeviceViewMut<'_, u8, 1>,
+    ) -> Result<()> {
+        self.check_contexts(
+            OP,
+            [
+                Some(("features", input.features.context())),
+                input.targets.as_ref().map(|targets| ("targets", targets.targets.context())),
+                input.attention.as_ref().map(|view| ("attention", view.context())),
+                input.weights.as_ref().map(|view| ("weights", view.context())),
+                Some(("the mixed features", outputs.features.context())),
+                outputs.targets.as_ref().map(|view| ("the mixed targets", view.context())),
+                Some(("the workspace", workspace.context())),
+            ],
+        )?;
+        let [b, r, _] = input.features.shape();
+        let stream = self.stream();
+        let features = input.features.resolve(stream);
+        let targets = input.targets.as_ref().map(|targets| targets.targets.resolve(stream));
+        let attention = input.attention.as_ref().map(|view| view.resolve(stream));
+        let weights = input.weights.as_ref().map(|view| view.resolve(stream));
+        let words = self.words().map(|view| view.resolve(stream));
+        let mixed = outputs.features.resolve(stream);
+        let mixed_targets = outputs.targets.as_mut().map(|view| view.resolve(stream));
+        let scratch = workspace.resolve(stream);
+        let call = RawMixForward {
+            columns: RawColumns {
+                mixing,
+                b,
+                r,
+                attention: attention.as_ref().map(|(view, _)| *view),
+                weights: weights.as_ref().map(|(view, _)| *view),
+                seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
+            },
+            dtype: T::DTYPE,
+            precision: self.chosen_precision(),
+            features: features.0,
+            targets: targets.as_ref().map(|(targets, _)| *targets),
+            classes: input.targets.as_ref().map_or(0, |targets| targets.classes),
+            mixed: mixed.0,
+            mixed_targets: mixed_targets.as_ref().map(|(view, _)| *view),
+            workspace: scratch.0.into(),
+        };
+        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
+        // made; the guards order this launch with other uses of the memory.
+        unsafe { mix_forward(self.engine(), stream.cu_stream(), &call) }
+    }
+}
+
+/// A raw call of mixing.
+#[derive(Clone, Copy, Debug)]
+pub struct RawMixForward<'a> {
+    /// Where columns come from.
+    pub columns: RawColumns<'a>,
+    /// Type of features and mixed features.
+    pub dtype: Dtype,
+    /// How f32 is multiplied.
+    pub precision: Precision,
+    /// Z (b, r, d).
+    pub features: RawView<3>,
+    /// Targets, or none.
+    pub targets: Option<RawTargets>,
+    /// c; not looked at without targets.
+    pub classes: usize,
+    /// Z̃ (n, r, d).
+    pub mixed: RawView<3>,
+    /// Ỹ (n, r, c) in f32, or none.
+    pub mixed_targets: Option<RawView<3>>,
+    /// As many bytes as [`Queue::mix_forward_workspace_bytes`] says.
+    pub workspace: RawWorkspace,
+}
+
+/// Enqueues mixing on a stream of the engine's context.
+///
+/// # Errors
+/// As [`Queue::mix_forward_into`].
+///
+/// # Safety
+/// All views and the workspace name memory of the engine's context that is valid, for their reach, until the stream has run
+/// the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
+pub unsafe fn mix_forward(engine: &Engine, stream: CUstream, call: &RawMixForward<'_>) -> Result<()> {
+    call.check()?;
+    let (columns, dtype) = (&call.columns, call.dtype);
+    let math = math(OP, engine, dtype, call.precision)?;
+    let mut carve = Carve::from(OP, call.workspace.pointer);
+    let prepared = columns.carve(&mut carve)?;
+    let packed = carve_packed(&mut carve, &call.features.layout, dtype)?;
+    // Targets that nobody wants mixed are not read.
+    let targets = call.targets.as_ref().filter(|_| call.mixed_targets.is_some());
+    let kernel = Kernel::choose(engine, columns, dtype, math, RawTargets::kind(targets));
+    let launch = kernel.launch(engine, call)?;
+    // SAFETY: the caller's promise; each launch reads what those before wrote on the same stream, and the parameters are those
+    // that the kernels declare.
+    unsafe {
+        columns.prepare(OP, engine, stream, &prepared)?;
+        let features = match packed {
+            Some(packed) => pack_features(OP, engine, stream, &call.features, packed, dtype)?,
+            None => call.features,
+        };
+        let params = call.params(&prepared, &features, targets, launch.column_tiles, launch.splits);
+        engine.launch(OP, stream, &launch.launch, &params)
+    }
+}
+
+impl RawMixForward<'_> {
+    fn check(&self) -> Result<()> {
+        let mut footprint = Footprint::new(OP);
+        self.columns.check(OP, &mut footprint)?;
+        let RawColumns { mixing, b, r, attention, .. } = self.columns;
+        let (size, d, n) = (element_bytes(self.dtype), self.features.layout.shape[2], mixing.n);
+        at_least_one(OP, "d", d)?;
+        for (name, size) in [("b", b), ("r", r), ("d", d), ("n", n), ("c", self.classes)] {
+            fits_u32(OP, name, size)?;
+        }
+        expect_shape(OP, "features", self.features.layout.shape, [b, r, d])?;
+        expect_shape(OP, "the mixed features", self.mixed.layout.shape, [n, r, d])?;
+        footprint.reads("features", &self.features, size)?;
+        footprint.writes("the mixed features", &self.mixed, size)?;
+        if let Some(targets) = &self.targets {
+            targets.check(OP, b, self.classes, &mut footprint)?;
+        }
+        if let Some(mixed) = &self.mixed_targets {
+            if self.targets.is_none() {
+                return Err(Error::Arguments {
+                    op: OP,
+                    what: "mixed targets are asked for, but no targets were given",
+                });
+            }
+            expect_shape(OP, "the mixed targets", mixed.layout.shape, [n, r, self.classes])?;
+            footprint.writes("the mixed targets", mixed, 4)?;
+        }
+        let mut carve = Carve::measure(OP);
+        carve_attention(&mut carve, attention.is_some(), b, r)?;
+        carve_packed(&mut carve, &self.features.layout, self.dtype)?;
+        self.workspace.claim(OP, carve.bytes(), &mut footprint)
+    }
+
+    fn params(
+        &self,
+        prepared: &Prepared,
+        features: &RawView<3>,
+        targets: Option<&RawTargets>,
+        column_tiles: u32,
+        splits: u32,
+    ) -> MixForwardParams {
+        let size = element_bytes(self.dtype);
+        let (labels, soft) = RawTargets::params(targets, self.classes);
+        MixForwardParams {
+            sampler: self.columns.params(prepared),
+            features: Matrix::new(features, size),
+            mixed: Matrix::new(&self.mixed, size),
+            labels,
+            soft,
+            mixed_targets: self.mixed_targets.map_or(Matrix::NONE, |mixed| Matrix::new(&mixed, 4)),
+            column_tiles,
+            splits,
+        }
+    }
+}
+
+/// The variant of a call, with how its block is cut.
+struct Kernel {
+    variant: Variant,
+    warps: u32,
+}
+
+/// A launch, with how the work is dealt out.
+struct Cut {
+    launch: Launch,
+    column_tiles: u32,
+    splits: u32,
+}
+
+impl Kernel {
+    fn choose(engine: &Engine, columns: &RawColumns<'_>, dtype: Dtype, math: u32, targets: u32) -> Self {
+        let tile = Tile::choose(engine, columns.b, |tile| shared_bytes(tile, math));
+        let variant = Variant::new(SOURCE)
+            .name("ELEMENT", element_name(dtype))
+            .number("MATH", math)
+            .number("DRAW", draw_kind(columns.mixing.generator))
+            .number("PANEL", tile.panel)
+            .number("MULTI", u32::from(tile.multi))
+            .number("WARPS", tile.warps)
+            .number("TARGETS", targets)
+            .shared(shared_bytes(&tile, math));
+        Self { variant, warps: tile.warps }
+    }
+
+    /// Splits the channels only where positions and columns alone leave multiprocessors idle: each split draws again.
+    fn launch(&self, engine: &Engine, call: &RawMixForward<'_>) -> Result<Cut> {
+        let RawColumns { mixing, r, .. } = call.columns;
+        let column_tiles = mixing.n.div_ceil(16 * self.warps as usize);
+        let channel_tiles = call.features.layout.shape[2].div_ceil(64);
+        let wanted = (engine.device().multiprocessors as usize).div_ceil(r.saturating_mul(column_tiles));
+        let splits = wanted.clamp(1, channel_tiles.min(8));
+        let launch =
+            Launch::new(OP, self.variant, "mix_forward", &[r, column_tiles, splits], 32 * self.warps)?;
+        Ok(Cut { launch, column_tiles: column_tiles as u32, splits: splits as u32 })
+    }
+}
+
+fn shared_bytes(tile: &Tile, math: u32) -> u32 {
+    let slabs = tile.warps * 64 * (tile.panel + 8);
+    let stages = if math == 2 { 2 * 9216 } else { 2 * 8704 };
+    let stationary = match math {
+        0 => false,
+        1 => !tile.multi && tile.panel <= 128,
+        _ => !tile.multi && tile.panel <= 256,
+    };
+    let both = if stationary { slabs.max(stages) } else { slabs + stages };
+    both + tile.warps * (if tile.multi { 3072 } else { 0 } + 4608)
+}
+
+/// Room for a position-major copy of features whose channels are apart (NCHW); none for others.
+pub(super) fn carve_packed(
+    carve: &mut Carve,
+    features: &Layout<3>,
+    dtype: Dtype,
+) -> Result<Option<RawView<3>>> {
+    let [b, r, d] = features.shape;
+    if features.strides[2] == 1 || d == 1 {
+        return Ok(None);
+    }
+    let row = d.next_multiple_of(16 / element_bytes(dtype));
+    let pointer = match dtype {
+        Dtype::F32 => carve.take::<f32>("packed features", &[r, b, row])?,
+        Dtype::F16 | Dtype::Bf16 => carve.take::<u16>("packed features", &[r, b, row])?,
+    };
+    let layout = Layout { shape: [b, r, d], strides: [row, b * row, 1] };
+    Ok(Some(RawView { pointer, layout }))
+}
+
+/// Enqueues the copy; gives it as a view (b, r, d).
+///
+/// # Safety
+/// `features` and `packed` are valid memory of the engine's context.
+pub(super) unsafe fn pack_features(
+    op: &'static str,
+    engine: &Engine,
+    stream: CUstream,
+    features: &RawView<3>,
+    packed: RawView<3>,
+    dtype: Dtype,
+) -> Result<RawView<3>> {
+    let [b, r, d] = features.layout.shape;
+    let params = PrepareFeaturesParams {
+        features: features.pointer,
+        example: features.stride(0),
+        position: features.stride(1),
+        channel: features.stride(2),
+        packed: packed.pointer,
+        b: b as u32,
+        r: r as u32,
+        d: d as u32,
+        row: packed.layout.strides[0] as u32,
+    };
+    let blocks = [b, r.div_ceil(32), d.div_ceil(32)];
+    let launch = Launch::new(op, prepare_variant(dtype), "prepare_features", &blocks, 256)?;
+    // SAFETY: the caller's promise.
+    unsafe { engine.launch(op, stream, &launch, &params)? };
+    Ok(packed)
+}
+
+/// `PrepareFeaturesParams` of prepare.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct PrepareFeaturesParams {
+    features: CUdeviceptr,
+    example: i64,
+    position: i64,
+    channel: i64,
+    packed: CUdeviceptr,
+    b: u32,
+    r: u32,
+    d: u32,
+    row: u32,
+}
+const _: () = assert!(size_of::<PrepareFeaturesParams>() == 56);
+
+/// `MixForwardParams` of mix_forward.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct MixForwardParams {
+    sampler: SamplerParams,
+    features: Matrix,
+    mixed: Matrix,
+    labels: CUdeviceptr,
+    soft: Matrix,
+    mixed_targets: Matrix,
+    column_tiles: u32,
+    splits: u32,
+}
+const _: () = assert!(size_of::<MixForwardParams>() == 272);

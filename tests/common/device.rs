@@ -1,0 +1,136 @@
+//! The device to test on: the machine's own GPU, else the virtual one, once for each generation it can be.
+
+use std::ffi::{c_int, c_uint};
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, OnceLock};
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
+use multimix::cuda::{self, Engine, cudarc};
+use vgpu::VirtualGpu;
+
+use super::{Harness, nvrtc};
+
+/// Orders of blocks and warps on the virtual GPU under which results must be the same.
+pub const SCHEDULES: [u64; 3] = [0, 1, 0x5eed];
+/// Compute capabilities that the virtual GPU takes in turn, one a process.
+const CAPABILITIES: [&str; 3] = ["7.5", "8.0", "9.0"];
+
+/// A device with what tests do on it.
+pub struct Device {
+    pub engine: Engine,
+    pub stream: Arc<CudaStream>,
+    /// Where the device is the virtual one.
+    pub virtual_gpu: Option<VirtualGpu>,
+}
+
+/// Runs the tests that `list` adds: on a real GPU once, on the virtual GPU once for each compute capability.
+///
+/// To be called from `main`, first of all.
+pub fn run(list: fn(&mut Harness, Option<&str>)) -> ExitCode {
+    let compiler = nvrtc::provide();
+    let real = real_device();
+    if compiler && !real && std::env::var_os("VGPU_CC").is_none() {
+        return each_capability();
+    }
+    let missing = if !compiler {
+        Some("no NVRTC here; `cargo xtask nvrtc` fetches it".to_owned())
+    } else {
+        device().err()
+    };
+    let mut harness = Harness::new();
+    list(&mut harness, missing.as_deref());
+    harness.one_at_a_time().run()
+}
+
+fn each_capability() -> ExitCode {
+    let mut all = ExitCode::SUCCESS;
+    for capability in CAPABILITIES {
+        println!("\nvirtual GPU of compute capability {capability}");
+        let mut child = Command::new(std::env::current_exe().expect("a test has a file"));
+        let status = child.args(std::env::args_os().skip(1)).env("VGPU_CC", capability).status();
+        if !status.is_ok_and(|status| status.success()) {
+            all = ExitCode::FAILURE;
+        }
+    }
+    all
+}
+
+/// The process's device. The error says why there is none.
+pub fn device() -> Result<&'static Device, String> {
+    static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
+    DEVICE.get_or_init(open).as_ref().map_err(Clone::clone)
+}
+
+fn open() -> Result<Device, String> {
+    let virtual_gpu = match real_device() {
+        true => None,
+        false => Some(vgpu::load().map_err(|error| format!("no GPU here, and no virtual one: {error}"))?),
+    };
+    let open = || {
+        let context = cuda::open(0)?;
+        let engine = Engine::new(&context)?;
+        Ok((engine, context.default_stream()))
+    };
+    let (engine, stream) = open().map_err(|error: multimix::Error| error.to_string())?;
+    println!("on {}", engine.device().name);
+    Ok(Device { engine, stream, virtual_gpu })
+}
+
+/// Whether a driver that the loader finds has a device. It is closed again, so that the virtual one can take its place.
+fn real_device() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| ["libcuda.so.1", "libcuda.so"].iter().any(|name| counts_devices(name)))
+}
+
+fn counts_devices(library: &str) -> bool {
+    // SAFETY: the two functions have these types in every release of the driver, and no preconditions.
+    unsafe {
+        let Ok(driver) = libloading::Library::new(library) else { return false };
+        let Ok(init) = driver.get::<unsafe extern "C" fn(c_uint) -> c_int>(b"cuInit\0") else { return false };
+        let Ok(count) = driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0") else {
+            return false;
+        };
+        let mut devices = 0;
+        init(0) == 0 && count(&mut devices) == 0 && devices > 0
+    }
+}
+
+impl Device {
+    pub fn context(&self) -> &Arc<CudaContext> {
+        self.engine.context()
+    }
+
+    /// Has the virtual GPU run blocks and warps in another order.
+    pub fn schedule(&self, seed: u64) {
+        if let Some(gpu) = &self.virtual_gpu {
+            gpu.set("seed", &seed.to_string()).expect("a seed can always be set");
+        }
+    }
+
+    /// Whether tensor cores take bf16 and tf32.
+    pub fn has_bf16(&self) -> bool {
+        self.engine.device().has_ampere_tensor_cores()
+    }
+
+    pub fn upload<T: DeviceRepr + Copy>(&self, values: &[T]) -> CudaSlice<T> {
+        self.stream.clone_htod(values).expect("upload")
+    }
+
+    /// Memory that is written by nobody yet.
+    pub fn uninitialised<T: DeviceRepr>(&self, count: usize) -> CudaSlice<T> {
+        // SAFETY: tests read it only after a kernel has filled it; the virtual GPU checks that.
+        unsafe { self.stream.alloc(count) }.expect("allocation")
+    }
+
+    pub fn download<T: DeviceRepr + Clone + Default>(&self, values: &CudaSlice<T>) -> Vec<T> {
+        let values =
+            self.stream.clone_dtoh(values).unwrap_or_else(|error| panic!("{error}\n{}", self.fault()));
+        self.stream.synchronize().unwrap_or_else(|error| panic!("{error}\n{}", self.fault()));
+        values
+    }
+
+    /// What the virtual GPU found wrong, if anything.
+    pub fn fault(&self) -> String {
+        self.virtual_gpu.as_ref().and_then(VirtualGpu::fault).unwrap_or_default()
+    }
+}
