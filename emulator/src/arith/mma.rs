@@ -102,7 +102,8 @@ impl Mma {
         shape.m * shape.n * shape.k * if self.is_quad_pair() { 4 } else { 1 }
     }
 
-    /// Executes it on 32-bit registers, one array of 32 lanes per register; every type but f64.
+    /// Executes it on 32-bit registers, one array of 32 lanes per register; every type but f64. Registers beyond
+    /// `*_registers()` do not count.
     ///
     /// # Panics
     /// If a slice is shorter than its `*_registers()`, or the types are f64.
@@ -118,16 +119,16 @@ impl Mma {
 
     fn execute_float(self, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]]) {
         let (mut x, mut y) = ([[0f32; 32]; 32], [[0f32; 32]; 32]);
-        scatter(a, self.a.bits(), decoder(self.a), |lane, i, value| {
+        scatter(&a[..self.a_registers()], self.a.bits(), decoder(self.a), |lane, i, value| {
             let (row, column) = self.shape.a_position(self.a, lane, i);
             x[row][column] = value;
         });
-        scatter(b, self.b.bits(), decoder(self.b), |lane, i, value| {
+        scatter(&b[..self.b_registers()], self.b.bits(), decoder(self.b), |lane, i, value| {
             let (row, column) = self.shape.b_position(self.b, lane, i);
             y[row][column] = value;
         });
         let mut sum = [[0f32; 32]; 32];
-        scatter(c, self.c.bits(), accumulator_decoder(self.c), |lane, i, value| {
+        scatter(&c[..self.c_registers()], self.c.bits(), accumulator_decoder(self.c), |lane, i, value| {
             let (row, column) = self.shape.c_position(lane, i);
             sum[row][column] = value;
         });
@@ -164,11 +165,11 @@ impl Mma {
 
     fn execute_int(self, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]]) {
         let (mut x, mut y) = ([[0i32; 64]; 32], [[0i32; 32]; 64]);
-        scatter(a, self.a.bits(), int_decoder(self.a), |lane, i, value| {
+        scatter(&a[..self.a_registers()], self.a.bits(), int_decoder(self.a), |lane, i, value| {
             let (row, column) = self.shape.a_position(self.a, lane, i);
             x[row][column] = value;
         });
-        scatter(b, self.b.bits(), int_decoder(self.b), |lane, i, value| {
+        scatter(&b[..self.b_registers()], self.b.bits(), int_decoder(self.b), |lane, i, value| {
             let (row, column) = self.shape.b_position(self.b, lane, i);
             y[row][column] = value;
         });

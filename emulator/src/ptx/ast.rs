@@ -161,6 +161,10 @@ pub enum Operand<'a> {
     Reg(RegId),
     /// Negated predicate `!p`.
     Not(RegId),
+    /// Part of a register, as video instructions take it (`%r1.b0`, `%r1.h10`): the selector without its dot.
+    Part(Box<Operand<'a>>, &'a str),
+    /// `-r`, as `vmad` takes it.
+    Minus(Box<Operand<'a>>),
     /// Two destinations `a|b`.
     Pair(Box<Operand<'a>>, Box<Operand<'a>>),
     /// Integer or raw bits.

@@ -8,6 +8,12 @@ use std::collections::HashMap;
 /// Registers of one function beyond which a text is refused.
 const MAX_REGISTERS: usize = 1 << 20;
 
+/// Whether a word after a register selects bytes or halves of it (`b3`, `h10`, `b7654`).
+fn is_part(word: &str) -> bool {
+    let digits = word.strip_prefix(['b', 'h']).unwrap_or("");
+    !digits.is_empty() && digits.len() <= 4 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'))
+}
+
 #[derive(Default)]
 struct Scope<'a> {
     parent: usize,
@@ -268,6 +274,9 @@ impl<'a> BodyParser<'a, '_> {
             Token::Int(value) => Operand::Int((value as i64).wrapping_neg()),
             Token::F32(bits) => Operand::F32(bits ^ 0x8000_0000),
             Token::F64(value) => Operand::F64(-value),
+            Token::Word(name) if self.register(name).is_some() => {
+                return Ok(Operand::Minus(Box::new(self.named(name)?)));
+            }
             _ => return self.parser.expected("a number"),
         };
         self.parser.next();
@@ -292,7 +301,13 @@ impl<'a> BodyParser<'a, '_> {
             return Ok(Operand::Sink);
         }
         if let Some(register) = self.register(name) {
-            return Ok(Operand::Reg(register));
+            return match self.parser.peek() {
+                Token::Dot(part) if is_part(part) => {
+                    self.parser.next();
+                    Ok(Operand::Part(Box::new(Operand::Reg(register)), part))
+                }
+                _ => Ok(Operand::Reg(register)),
+            };
         }
         if name.starts_with('%') {
             let component = match self.parser.peek() {

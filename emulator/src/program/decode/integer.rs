@@ -4,7 +4,7 @@ use super::*;
 use crate::arith::bits::{self, Permute, Range};
 use crate::arith::int::{self, Int};
 use crate::arith::packed;
-use crate::exec::lanes::{carry, map1, map2, map3, map4};
+use crate::exec::lanes::{carry, map1, map2, map3, map4, test1};
 use crate::ptx::ast::Operand;
 
 /// Expands to the expression for the Rust type of a PTX integer type.
@@ -369,13 +369,24 @@ impl<'m> Decoder<'_, 'm> {
         Ok(())
     }
 
+    /// `lop3.b32 d, a, b, c, table` and `lop3.{or,and}.b32 d|p, a, b, c, table, q` with `p = (d != 0) op q`.
     fn lop3(&mut self, i: &'m Instruction<'m>) -> Decode<()> {
-        only(i, &[])?;
+        only(i, &["or", "and"])?;
         let Operand::Int(table) = self.operand(i, 4)? else { return Err(unsupported(i)) };
         let table = *table as u8;
-        let d = self.dst(i, 32)?;
+        let (d, p) = Self::pair(self.operand(i, 0)?);
+        // The predicate is read from the result, which may overwrite a source: a row of its own holds it until then.
+        let result = if p.is_some() { self.new_rows(1) } else { self.dest(d, 32)? };
         let rows = [self.src(i, 1, 32)?, self.src(i, 2, 32)?, self.src(i, 3, 32)?];
-        self.lanes(map3(move |a, b, c| bits::lop3(a, b, c, table)), d, &rows, Class::Integer);
+        self.lanes(map3(move |a, b, c| bits::lop3(a, b, c, table)), result, &rows, Class::Integer);
+        let Some(p) = p else { return Ok(()) };
+        let q = self.operand(i, 5)?;
+        let q = self.pred_source(q)?;
+        let p = self.pred_dest(p)?;
+        let logic = if i.has("or") { Logic::Or } else { Logic::And };
+        self.test(test1(|d: u32| d != 0), &[result], p, None, Some((logic, q)));
+        let d = self.dest(d, 32)?;
+        self.lanes(map1(|a: u32| a), d, &[result], Class::Move);
         Ok(())
     }
 

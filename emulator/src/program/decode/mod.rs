@@ -224,6 +224,9 @@ impl<'m> Decoder<'_, 'm> {
     }
 
     fn arithmetic(&mut self, i: &'m Instruction<'m>) -> Decode<()> {
+        if i.has("u16x2") || i.has("s16x2") {
+            return self.integer(i);
+        }
         let ty = last_type(i)?;
         match ty {
             Type::F(32) | Type::F(64) => self.float(i, ty),
