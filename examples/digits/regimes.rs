@@ -179,7 +179,7 @@ impl Objective<'_> {
         let b = images.dim(0)?;
         let pairs = Mixing::pair(b, self.plan.alpha, Factor::PerBatch).seed(self.seed).step(self.step);
         let images = multimix::candle::mix(&images.reshape((b, 1, PIXELS))?, None, &pairs)?;
-        let targets = multimix::candle::mix_targets(labels, CLASSES, None, &pairs)?.squeeze(1)?;
+        let targets = multimix::candle::mix_targets(labels, CLASSES, 1, None, &pairs)?.squeeze(1)?;
         let logits = self.pooled_logits(&images.reshape((b, PIXELS, 1))?)?;
         (targets * ops::log_softmax(&logits, 1)?)?.sum(1)?.mean_all()?.neg()
     }

@@ -1,0 +1,172 @@
+//! What tensors the candle ops take: strides, types, and what they refuse.
+
+#![cfg(feature = "candle")]
+
+mod candle_support;
+
+use candle_core::{DType, Device, IndexOp, Result, Tensor, Var};
+use candle_support::{assert_close, labels, tensor};
+use multimix::candle;
+use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+
+const B: usize = 6;
+const R: usize = 4;
+const C: usize = 5;
+
+fn mixing() -> Mixing {
+    Mixing::dirichlet(33, Alpha::PAPER).seed(1).step(2)
+}
+
+fn loss(logits: &Tensor, attention: Option<&Tensor>) -> Result<Tensor> {
+    candle::loss(logits, &labels(B, C)?, attention, &mixing(), &LossOptions::default())
+}
+
+/// The same values in other memory orders: transposed, permuted from channels-first, cut out of something larger.
+fn in_all_orders(x: &Tensor) -> Result<Vec<Tensor>> {
+    let (b, r, c) = x.dims3()?;
+    let transposed = x.transpose(1, 2)?.contiguous()?.transpose(1, 2)?;
+    let position_major = x.transpose(0, 1)?.contiguous()?.transpose(0, 1)?;
+    let padded = x.pad_with_zeros(0, 1, 2)?.pad_with_zeros(1, 2, 1)?.pad_with_zeros(2, 3, 1)?;
+    let narrowed = padded.narrow(0, 1, b)?.narrow(1, 2, r)?.narrow(2, 3, c)?;
+    Ok(vec![transposed, position_major, narrowed])
+}
+
+#[test]
+fn memory_order_changes_nothing() -> Result<()> {
+    let logits = (tensor((B, R, C), 1)? * 3.0)?;
+    let attention = candle::attention(&logits, None, &AttentionOptions::default())?;
+    let value = loss(&logits, Some(&attention))?;
+    let mixed = candle::mix(&logits, Some(&attention), &mixing())?;
+    for other in in_all_orders(&logits)? {
+        assert!(!other.is_contiguous());
+        assert_close(&candle::attention(&other, None, &AttentionOptions::default())?, &attention, 0.0)?;
+        assert_close(&loss(&other, Some(&attention))?, &value, 0.0)?;
+        assert_close(&candle::mix(&other, Some(&attention), &mixing())?, &mixed, 0.0)?;
+    }
+    let transposed = attention.t()?.contiguous()?.t()?;
+    assert_close(&loss(&logits, Some(&transposed))?, &value, 0.0)
+}
+
+#[test]
+fn gradients_reach_through_strides() -> Result<()> {
+    let map = Var::from_tensor(&tensor((B, C, 2, 2), 1)?)?;
+    let features = candle::positions(&map)?;
+    assert_eq!(features.dims(), [B, R, C]);
+    let copied = map.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+    assert_close(&features, &copied, 0.0)?;
+    let (strided, contiguous) = (loss(&features, None)?.backward()?, loss(&copied, None)?.backward()?);
+    assert_close(strided.get(&map).unwrap(), contiguous.get(&map).unwrap(), 0.0)
+}
+
+#[test]
+fn positions_of_a_channels_last_map_are_no_copy() -> Result<()> {
+    let nhwc = tensor((B, 2, 2, C), 1)?;
+    let features = candle::positions(&nhwc.permute((0, 3, 1, 2))?)?;
+    assert!(features.is_contiguous());
+    assert_close(&features, &nhwc.reshape((B, R, C))?, 0.0)?;
+    assert!(candle::positions(&nhwc.i(0)?).is_err());
+    Ok(())
+}
+
+#[test]
+fn half_types_go_through_with_gradients_of_their_type() -> Result<()> {
+    for (dtype, rounding) in [(DType::F16, 1e-3), (DType::BF16, 8e-3)] {
+        let logits = Var::from_tensor(&(tensor((B, R, C), 1)? * 3.0)?.to_dtype(dtype)?)?;
+        let widened = Var::from_tensor(&logits.to_dtype(DType::F32)?)?;
+        let (half, full) = (loss(&logits, None)?, loss(&widened, None)?);
+        assert_eq!(half.dtype(), DType::F32);
+        assert_close(&half, &full, 1e-6)?;
+        let (half, full) = (half.backward()?, full.backward()?);
+        let gradient = half.get(&logits).unwrap();
+        assert_eq!(gradient.dtype(), dtype);
+        // Gradients are small: compare what they are scaled up to their size.
+        let scale =
+            1.0 / f64::from(full.get(&widened).unwrap().abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?);
+        let scaled = |x: &Tensor| x.to_dtype(DType::F32)? * scale;
+        assert_close(&scaled(gradient)?, &scaled(full.get(&widened).unwrap())?, rounding)?;
+
+        let features = logits.as_tensor();
+        let mixed = candle::mix(features, None, &mixing())?;
+        assert_eq!(mixed.dtype(), dtype);
+        assert_close(&mixed, &candle::mix(&widened, None, &mixing())?, rounding)?;
+        let attention = candle::attention(features, None, &AttentionOptions::default())?;
+        assert_eq!(attention.dtype(), DType::F32);
+        let wanted = candle::attention(&widened, None, &AttentionOptions::default())?;
+        assert_close(&attention, &wanted, 1e-5)?;
+        let gradient = attention.i((.., 0))?.sum_all()?.backward()?;
+        assert_eq!(gradient.get(&logits).unwrap().dtype(), dtype);
+    }
+    Ok(())
+}
+
+#[test]
+fn loss_scaling_saves_gradients_below_the_range_of_f16() -> Result<()> {
+    // One label, logits that all but decide for it: gradients near 1e-8, which f16 holds only when scaled.
+    let logits = Tensor::from_vec([[18f32, 0.0], [18.0, 0.0]].concat(), (2, 2), &Device::Cpu)?;
+    let logits = Var::from_tensor(&logits.to_dtype(DType::F16)?)?;
+    let labels = Tensor::new(&[0u32, 0], &Device::Cpu)?;
+    let loss = candle::loss(&logits, &labels, None, &mixing(), &LossOptions::default())?;
+    let gradients = (loss * 65536.0)?.backward()?;
+    // Of the other class: the probability e⁻¹⁸, of which each of the two examples gets about half.
+    let gradient = gradients.get(&logits).unwrap().i((0, 1))?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    let wanted = 65536.0 * (-18f32).exp() / 2.0;
+    assert!(gradient > 0.8 * wanted && gradient < 1.2 * wanted, "{gradient}, not about {wanted}");
+    Ok(())
+}
+
+/// The op's error must name what was given.
+fn assert_refused<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
+    let message = result.expect_err("bad input must be refused").to_string();
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn bad_labels_are_named() -> Result<()> {
+    let logits = tensor((3, C), 1)?;
+    let with = |labels: Tensor| candle::loss(&logits, &labels, None, &mixing(), &LossOptions::default());
+    assert_refused(with(Tensor::new(&[0u32, 5, 1], &Device::Cpu)?), &["labels[1] is 5", "5 classes"]);
+    assert_refused(with(Tensor::new(&[0i64, 1, -1], &Device::Cpu)?), &["labels[2] is -1"]);
+    assert_refused(with(Tensor::new(&[0u32, 1], &Device::Cpu)?), &["[2]", "[3]"]);
+    assert_refused(with(Tensor::new(&[0f32, 1.0, 2.0], &Device::Cpu)?), &["F32", "u8, u32 or i64"]);
+    assert_refused(with(tensor((3, C, 1), 1)?), &["[3, 5, 1]"]);
+    Ok(())
+}
+
+#[test]
+fn bad_attention_is_named() -> Result<()> {
+    let logits = tensor((B, R, C), 1)?;
+    assert_refused(
+        loss(&logits, Some(&Tensor::ones((B, R + 1), DType::F32, &Device::Cpu)?)),
+        &["[6, 5]", "[6, 4]"],
+    );
+    assert_refused(
+        loss(&logits, Some(&Tensor::ones(B * R, DType::F32, &Device::Cpu)?)),
+        &["attention", "[24]"],
+    );
+    let negative = Tensor::ones((B, R), DType::F32, &Device::Cpu)?.neg()?;
+    assert_refused(loss(&logits, Some(&negative)), &["attention[0, 0] is -1"]);
+    assert_refused(candle::mix(&logits, Some(&negative), &mixing()), &["attention[0, 0] is -1"]);
+    let nan = (negative * f64::NAN)?;
+    assert_refused(loss(&logits, Some(&nan)), &["attention[0, 0] is NaN"]);
+    Ok(())
+}
+
+#[test]
+fn bad_mixing_and_types_are_named() -> Result<()> {
+    let (logits, labels) = (tensor((B, R, C), 1)?, labels(B, C)?);
+    let options = LossOptions::default();
+    let with = |mixing: Mixing| candle::loss(&logits, &labels, None, &mixing, &options);
+    assert_refused(with(Mixing::dirichlet(0, Alpha::PAPER)), &["n is 0"]);
+    assert_refused(with(Mixing::dirichlet(3, Alpha::Fixed(0.0))), &["alpha is 0"]);
+    assert_refused(with(Mixing::explicit(3)), &["no weights were given"]);
+    let weights = tensor((2, B, 3), 1)?.abs()?;
+    assert_refused(candle::loss(&logits, &labels, None, &weights, &options), &["[2, 6, 3]", "[4, 6, 3]"]);
+    let double = logits.to_dtype(DType::F64)?;
+    assert_refused(candle::loss(&double, &labels, None, &mixing(), &options), &["F64"]);
+    assert_refused(candle::mix(&double, None, &mixing()), &["F64"]);
+    assert_refused(candle::attention(&double, None, &AttentionOptions::default()), &["F64"]);
+    assert_refused(candle::weights(0, 1, None, &Mixing::dirichlet(3, Alpha::PAPER)), &["b is 0"]);
+    Ok(())
+}
