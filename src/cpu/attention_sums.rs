@@ -1,7 +1,5 @@
 //! The gradient of attention, summed over the columns of a tile; DESIGN: da_i = Σ_k Λ_ik dM_ik.
 
-use pulp::Arch;
-
 /// A tile's columns, as the gradient of attention needs them.
 ///
 /// With D = dM̂ on any scale and f_k what brings column k back from it, example i gets Σ_k over_mass_ik (D_ik − Σ_l M̂_lk D_lk) f_k, where
@@ -20,26 +18,37 @@ pub(crate) struct AttentionSums<'a> {
 impl AttentionSums<'_> {
     /// Adds to `sums`: (b), or (3, b) when weighted. `dot` is scratch for one value per column.
     pub(crate) fn add_to(&self, b: usize, dot: &mut [f32], sums: &mut [f32]) {
-        let (stride, count) = (self.stride, self.count);
-        let (main, rest) = sums.split_at_mut(b);
-        let dot = &mut dot[..count];
-        Arch::new().dispatch(|| {
-            dot.fill(0.0);
-            for i in 0..b {
-                let rows =
-                    self.matrix[i * stride..][..count].iter().zip(&self.d_matrix[i * stride..][..count]);
-                dot.iter_mut().zip(rows).for_each(|(dot, (m, d))| *dot = m.mul_add(*d, *dot));
-            }
-            for i in 0..b {
-                let over = &self.over_mass[i * stride..][..count];
-                let d = &self.d_matrix[i * stride..][..count];
-                main[i] += lane_sum(count, |k| over[k] * (d[k] - dot[k]) * self.factor[k]);
-                let Some((mass, ce)) = self.weighted else { continue };
-                let (with_ce, alone) = rest.split_at_mut(b);
-                with_ce[i] += lane_sum(count, |k| over[k] * mass[k] * ce[k]);
-                alone[i] += lane_sum(count, |k| over[k] * mass[k]);
-            }
-        });
+        add(self, b, dot, sums);
+    }
+}
+
+#[pulp::with_simd(add = pulp::Arch::new())]
+#[inline(always)]
+fn add_simd<'a, S: pulp::Simd>(
+    _: S,
+    tile: &'a AttentionSums<'a>,
+    b: usize,
+    dot: &'a mut [f32],
+    sums: &'a mut [f32],
+) {
+    let (stride, count) = (tile.stride, tile.count);
+    let (main, rest) = sums.split_at_mut(b);
+    let dot = &mut dot[..count];
+    dot.fill(0.0);
+    for i in 0..b {
+        let rows = tile.matrix[i * stride..][..count].iter().zip(&tile.d_matrix[i * stride..][..count]);
+        for (dot, (m, d)) in dot.iter_mut().zip(rows) {
+            *dot = m.mul_add(*d, *dot);
+        }
+    }
+    for i in 0..b {
+        let over = &tile.over_mass[i * stride..][..count];
+        let d = &tile.d_matrix[i * stride..][..count];
+        main[i] += lane_sum(count, |k| over[k] * (d[k] - dot[k]) * tile.factor[k]);
+        let Some((mass, ce)) = tile.weighted else { continue };
+        let (with_ce, alone) = rest.split_at_mut(b);
+        with_ce[i] += lane_sum(count, |k| over[k] * mass[k] * ce[k]);
+        alone[i] += lane_sum(count, |k| over[k] * mass[k]);
     }
 }
 

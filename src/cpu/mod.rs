@@ -128,22 +128,16 @@ fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) ->
     Ok(())
 }
 
-/// A vector of zeros, or an error where memory does not suffice.
+/// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them first.
 fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
     let too_large = || Error::TooLarge { op, name, sizes: shape.to_vec() };
     let count =
         shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(too_large)?;
-    let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| too_large())?;
-    values.resize(count, T::from_f32(0.0));
-    Ok(values)
+    bytemuck::try_zeroed_vec(count).map_err(|()| too_large())
 }
 
 /// A workspace of so many bytes, or an error where memory does not suffice.
 fn zeros_bytes(op: &'static str, count: usize) -> Result<Vec<u8>> {
-    let too_large = |_| Error::TooLarge { op, name: "workspace (bytes)", sizes: vec![count] };
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(count).map_err(too_large)?;
-    bytes.resize(count, 0);
-    Ok(bytes)
+    let too_large = |()| Error::TooLarge { op, name: "workspace (bytes)", sizes: vec![count] };
+    bytemuck::try_zeroed_vec(count).map_err(too_large)
 }

@@ -203,28 +203,53 @@ impl<'w> Slab<'w> {
                 Some(_) => 0.0,
             };
         }
-        let Self { matrix, over_mass, mass, inverse, stride, .. } = self;
-        let rows = matrix.chunks_exact_mut(*stride).take(b).enumerate();
-        let scale_row = |row: &mut [f32], a: f32, inverse: &[f32], mass: &[f32]| {
-            if massless {
-                let factors = row.iter_mut().zip(inverse).zip(mass);
-                factors.for_each(|((m, inv), &s)| *m = (if s > 0.0 { a * *m } else { *m }) * inv);
-            } else {
-                row.iter_mut().zip(inverse).for_each(|(m, inv)| *m = (a * *m) * inv);
+        for i in 0..b {
+            let row = &mut self.matrix[i * self.stride..][..width];
+            let (inverse, mass) = (&self.inverse[..width], &self.mass[..width]);
+            if let Some(over) = self.over_mass.as_deref_mut() {
+                divide_row(&mut over[i * self.stride..][..width], row, inverse, mass);
             }
-        };
-        Arch::new().dispatch(|| {
-            for (i, row) in rows {
-                let row = &mut row[..width];
-                if let Some(over) = over_mass.as_deref_mut() {
-                    let out = &mut over[i * *stride..][..width];
-                    let factors = row.iter().zip(&inverse[..width]).zip(&mass[..width]);
-                    let quotients = factors.map(|((g, inv), &s)| if s > 0.0 { g * inv } else { 0.0 });
-                    out.iter_mut().zip(quotients).for_each(|(q, value)| *q = value);
-                }
-                scale_row(row, attention.map_or(1.0, |a| a[i]), &inverse[..width], &mass[..width]);
+            scale_row(row, attention.map_or(1.0, |a| a[i]), inverse, massless.then_some(mass));
+        }
+    }
+}
+
+/// g / Σ a′ g, or 0 in a column without mass.
+#[pulp::with_simd(divide_row = Arch::new())]
+#[inline(always)]
+fn divide_row_simd<'a, S: Simd>(
+    _: S,
+    out: &'a mut [f32],
+    row: &'a [f32],
+    inverse: &'a [f32],
+    mass: &'a [f32],
+) {
+    for (out, ((g, inverse), &s)) in out.iter_mut().zip(row.iter().zip(inverse).zip(mass)) {
+        *out = if s > 0.0 { g * inverse } else { 0.0 };
+    }
+}
+
+/// (a g) / Σ a′ g in place, without a where the column has no mass (looked at only when `mass` is given).
+#[pulp::with_simd(scale_row = Arch::new())]
+#[inline(always)]
+fn scale_row_simd<'a, S: Simd>(
+    _: S,
+    row: &'a mut [f32],
+    a: f32,
+    inverse: &'a [f32],
+    mass: Option<&'a [f32]>,
+) {
+    match mass {
+        None => {
+            for (m, inverse) in row.iter_mut().zip(inverse) {
+                *m = (a * *m) * inverse;
             }
-        });
+        }
+        Some(mass) => {
+            for (m, (inverse, &s)) in row.iter_mut().zip(inverse.iter().zip(mass)) {
+                *m = (if s > 0.0 { a * *m } else { *m }) * inverse;
+            }
+        }
     }
 }
 

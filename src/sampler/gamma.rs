@@ -20,6 +20,18 @@ pub enum Method {
     Boosted,
 }
 
+impl Method {
+    /// How a column with this α, a value of the distribution `of`, is drawn.
+    #[inline(always)]
+    pub fn new(alpha: f32, of: Alpha) -> Self {
+        match of {
+            Alpha::Fixed(fixed) if fixed == 1.0 => Method::Exponential,
+            _ if alpha < 1.0 => Method::Boosted,
+            _ => Method::Plain,
+        }
+    }
+}
+
 /// Gamma(α, 1) draws: α with the constants that the rejection test needs.
 ///
 /// ```
@@ -45,12 +57,9 @@ pub struct Gamma {
 
 impl Gamma {
     /// The constants for α, a value of the distribution `of` (only α *fixed* to 1 is drawn as an exponential).
+    #[inline(always)]
     pub fn new(alpha: f32, of: Alpha) -> Self {
-        let method = match of {
-            Alpha::Fixed(fixed) if fixed == 1.0 => Method::Exponential,
-            _ if alpha < 1.0 => Method::Boosted,
-            _ => Method::Plain,
-        };
+        let method = Method::new(alpha, of);
         let shape = if method == Method::Boosted { alpha + 1.0 } else { alpha };
         let d = shape - THIRD;
         Self { method, d, c: 1.0 / (9.0 * d).sqrt(), inverse_alpha: 1.0 / alpha, log2_d: log2(d) }
@@ -136,6 +145,7 @@ impl Accepted {
 }
 
 /// α of column k at position j: the fixed value, or lo + (hi − lo) u.
+#[inline(always)]
 pub fn column_alpha(stream: Stream, alpha: Alpha, j: u32, k: u32) -> f32 {
     match alpha {
         Alpha::Fixed(alpha) => alpha,

@@ -42,11 +42,13 @@ impl<'w> Panel<'w> {
         let (inverse_alpha, rest) = rest.split_at_mut(PANEL);
         let log2_d = &mut rest[..PANEL];
         let mut panel = Self { stream, alpha, j, k, d, c, inverse_alpha, log2_d, boosted: 0, count };
-        panel.order(first);
+        // In the machine's own registers: a fused multiply-add is one instruction there, a call elsewhere.
+        order(&mut panel, first);
         panel
     }
 
     /// Boosted columns fill the front in order of k, the others follow in order of k; padding repeats the last.
+    #[inline(always)]
     fn order(&mut self, first: u32) {
         let alphas =
             |panel: &Self, x: usize| column_alpha(panel.stream, panel.alpha, panel.j, first + x as u32);
@@ -54,7 +56,7 @@ impl<'w> Panel<'w> {
         for x in 0..self.count {
             self.inverse_alpha[x] = alphas(self, x);
         }
-        let is_boosted = |alpha: f32| Gamma::new(alpha, self.alpha).method == Method::Boosted;
+        let is_boosted = |alpha: f32| Method::new(alpha, self.alpha) == Method::Boosted;
         self.boosted = self.inverse_alpha[..self.count].iter().filter(|&&alpha| is_boosted(alpha)).count();
         let (mut front, mut back) = (0, self.boosted);
         for x in 0..self.count {
@@ -113,6 +115,12 @@ impl<'w> Panel<'w> {
         let alpha = column_alpha(self.stream, self.alpha, self.j, self.k[x]);
         Gamma::new(alpha, self.alpha).draw_log2(self.stream, domain, self.j, i, self.k[x])
     }
+}
+
+#[pulp::with_simd(order = pulp::Arch::new())]
+#[inline(always)]
+fn order_simd<'a, 'w, S: pulp::Simd>(_: S, panel: &'a mut Panel<'w>, first: u32) {
+    panel.order(first);
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ impl<'a, 's> ItemRun<'a, 's> {
         let mut sums = Sums::default();
         let weighted = self.plan.reduction == Reduction::AttentionWeighted;
         for k in 0..count {
-            values.ce[k] = values.total[k].mul_add(values.lse[k], -values.fit[k]);
+            values.ce[k] = values.total[k] * values.lse[k] - values.fit[k];
             let weight = if weighted { self.slab.mass[k] as f64 } else { 1.0 };
             sums.loss += weight * values.ce[k] as f64;
             sums.mass += weight;
@@ -262,7 +262,7 @@ impl<'a, 's> ItemRun<'a, 's> {
                 None => self.targets[i * c..][..c].iter().sum::<f32>(),
             };
             let row = self.d_matrix[i * stride..][..count].iter_mut().zip(&*values.lse).zip(&*values.sum);
-            row.for_each(|((d, lse), sum)| *d = total.mul_add(*lse, *d) * sum);
+            row.for_each(|((d, lse), sum)| *d = (total * lse + *d) * sum);
         }
         let gradient = Matrix::rows(&*self.logits, c, count, stride);
         let out = Matrix::rows(&mut *self.d_matrix, b, count, stride);

@@ -5,7 +5,7 @@ use pulp::{Arch, Simd, WithSimd};
 use std::f32::consts::LN_2;
 
 /// A row-major tile: row y starts at `y * stride`; the first `width` values of a row count.
-pub(crate) struct Tile<'a> {
+pub(super) struct Tile<'a> {
     pub values: &'a mut [f32],
     pub stride: usize,
     pub width: usize,
@@ -24,50 +24,56 @@ impl Tile<'_> {
 }
 
 /// fit_k = Σ_i M̂_ik S̃[y_i, k], so that CE_k = lse_k − fit_k. With `negated`, also −S̃[y_i, k] for every example i.
-pub(crate) fn label_fit(
-    logits: &Tile<'_>,
-    matrix: &[f32],
-    labels: &[u32],
-    fit: &mut [f32],
-    mut negated: Option<&mut [f32]>,
+#[pulp::with_simd(label_fit = Arch::new())]
+#[inline(always)]
+pub(super) fn label_fit_simd<'a, S: Simd>(
+    _: S,
+    logits: &'a Tile<'a>,
+    matrix: &'a [f32],
+    labels: &'a [u32],
+    fit: &'a mut [f32],
+    negated: Option<&'a mut [f32]>,
 ) {
-    let (stride, width) = (logits.stride, logits.width);
-    Arch::new().dispatch(|| {
-        let fit = &mut fit[..width];
-        fit.fill(0.0);
-        for (i, &label) in labels.iter().enumerate() {
-            let (row, weights) = (logits.row(label as usize), &matrix[i * stride..][..width]);
-            fit.iter_mut().zip(weights).zip(row).for_each(|((f, m), s)| *f = m.mul_add(*s, *f));
-            if let Some(negated) = negated.as_deref_mut() {
-                negated[i * stride..][..width].iter_mut().zip(row).for_each(|(d, s)| *d = -s);
-            }
+    let (stride, width, mut negated) = (logits.stride, logits.width, negated);
+    let fit = &mut fit[..width];
+    fit.fill(0.0);
+    for (i, &label) in labels.iter().enumerate() {
+        let (row, weights) = (logits.row(label as usize), &matrix[i * stride..][..width]);
+        for ((f, m), s) in fit.iter_mut().zip(weights).zip(row) {
+            *f = m.mul_add(*s, *f);
         }
-    });
+        let Some(negated) = negated.as_deref_mut() else { continue };
+        for (d, s) in negated[i * stride..][..width].iter_mut().zip(row) {
+            *d = -s;
+        }
+    }
 }
 
 /// fit_k = Σ_y Ỹ_yk S̃_yk and the sum t_k = Σ_y Ỹ_yk, so that CE_k = t_k lse_k − fit_k.
-pub(crate) fn soft_fit(
-    logits: &Tile<'_>,
-    targets: &Tile<'_>,
+#[pulp::with_simd(soft_fit = Arch::new())]
+#[inline(always)]
+pub(super) fn soft_fit_simd<'a, S: Simd>(
+    _: S,
+    logits: &'a Tile<'a>,
+    targets: &'a Tile<'a>,
     classes: usize,
-    fit: &mut [f32],
-    sum: &mut [f32],
+    fit: &'a mut [f32],
+    sum: &'a mut [f32],
 ) {
-    let width = logits.width;
-    Arch::new().dispatch(|| {
-        let (fit, sum) = (&mut fit[..width], &mut sum[..width]);
-        fit.fill(0.0);
-        sum.fill(0.0);
-        for class in 0..classes {
-            let (row, target) = (logits.row(class), targets.row(class));
-            fit.iter_mut().zip(target).zip(row).for_each(|((f, t), s)| *f = t.mul_add(*s, *f));
-            sum.iter_mut().zip(target).for_each(|(sum, t)| *sum += t);
+    let (fit, sum) = (&mut fit[..logits.width], &mut sum[..logits.width]);
+    fit.fill(0.0);
+    sum.fill(0.0);
+    for class in 0..classes {
+        let (row, target) = (logits.row(class), targets.row(class));
+        for (((f, t), s), sum) in fit.iter_mut().zip(target).zip(row).zip(sum.iter_mut()) {
+            *f = t.mul_add(*s, *f);
+            *sum += t;
         }
-    });
+    }
 }
 
 /// Replaces S̃ by E = exp(S̃ − max); gives lse_k = log Σ exp S̃ and the sums Σ E.
-pub(crate) fn exponentials(logits: Tile<'_>, classes: usize, lse: &mut [f32], sum: &mut [f32]) {
+pub(super) fn exponentials(logits: Tile<'_>, classes: usize, lse: &mut [f32], sum: &mut [f32]) {
     Arch::new().dispatch(Exponentials { logits, classes, lse, sum });
 }
 
@@ -126,77 +132,90 @@ impl Exponentials<'_> {
 }
 
 /// Turns E into the gradient on the scale of the sums: row y_i loses M̂_ik Σ E_k for each example i.
-pub(crate) fn subtract_labels(e: &mut Tile<'_>, matrix: &[f32], labels: &[u32], sum: &[f32]) {
+#[pulp::with_simd(subtract_labels = Arch::new())]
+#[inline(always)]
+pub(super) fn subtract_labels_simd<'a, 't, S: Simd>(
+    _: S,
+    e: &'a mut Tile<'t>,
+    matrix: &'a [f32],
+    labels: &'a [u32],
+    sum: &'a [f32],
+) {
     let (stride, width) = (e.stride, e.width);
-    Arch::new().dispatch(|| {
-        for (i, &label) in labels.iter().enumerate() {
-            let weights = &matrix[i * stride..][..width];
-            let row = e.row_mut(label as usize).iter_mut().zip(weights).zip(&sum[..width]);
-            row.for_each(|((e, m), s)| *e = (-m).mul_add(*s, *e));
+    for (i, &label) in labels.iter().enumerate() {
+        let weights = &matrix[i * stride..][..width];
+        for ((e, m), s) in e.row_mut(label as usize).iter_mut().zip(weights).zip(&sum[..width]) {
+            *e = (-m).mul_add(*s, *e);
         }
-    });
+    }
 }
 
 /// The same for soft targets with sums t_k: E t_k − Ỹ Σ E_k.
-pub(crate) fn subtract_targets(
-    e: &mut Tile<'_>,
-    targets: &Tile<'_>,
+#[pulp::with_simd(subtract_targets = Arch::new())]
+#[inline(always)]
+pub(super) fn subtract_targets_simd<'a, 't, S: Simd>(
+    _: S,
+    e: &'a mut Tile<'t>,
+    targets: &'a Tile<'a>,
     classes: usize,
-    total: &[f32],
-    sum: &[f32],
+    total: &'a [f32],
+    sum: &'a [f32],
 ) {
     let width = e.width;
-    Arch::new().dispatch(|| {
-        for class in 0..classes {
-            let row =
-                e.row_mut(class).iter_mut().zip(targets.row(class)).zip(&total[..width]).zip(&sum[..width]);
-            row.for_each(|(((e, y), t), s)| *e = *e * t - y * s);
+    for class in 0..classes {
+        let columns = targets.row(class).iter().zip(&total[..width]).zip(&sum[..width]);
+        for (e, ((y, t), s)) in e.row_mut(class).iter_mut().zip(columns) {
+            *e = *e * t - y * s;
         }
-    });
+    }
 }
 
 /// Multiplies column k of every row by `factor[k]`.
-pub(crate) fn scale_columns(tile: &mut Tile<'_>, rows: usize, factor: &[f32]) {
+#[pulp::with_simd(scale_columns = Arch::new())]
+#[inline(always)]
+pub(super) fn scale_columns_simd<'a, 't, S: Simd>(_: S, tile: &'a mut Tile<'t>, rows: usize, factor: &'a [f32]) {
     let width = tile.width;
-    Arch::new().dispatch(|| {
-        for row in 0..rows {
-            tile.row_mut(row).iter_mut().zip(&factor[..width]).for_each(|(x, f)| *x *= f);
+    for row in 0..rows {
+        for (x, f) in tile.row_mut(row).iter_mut().zip(&factor[..width]) {
+            *x *= f;
         }
-    });
+    }
 }
 
 /// The mixed targets Ỹ of labels: row y sums the rows of M̂ of the examples with that label; equation (8).
-pub(crate) fn mixed_labels(targets: &mut Tile<'_>, classes: usize, matrix: &[f32], labels: &[u32]) {
+#[pulp::with_simd(mixed_labels = Arch::new())]
+#[inline(always)]
+pub(super) fn mixed_labels_simd<'a, 't, S: Simd>(
+    _: S,
+    targets: &'a mut Tile<'t>,
+    classes: usize,
+    matrix: &'a [f32],
+    labels: &'a [u32],
+) {
     let (stride, width) = (targets.stride, targets.width);
-    Arch::new().dispatch(|| {
-        (0..classes).for_each(|class| targets.row_mut(class).fill(0.0));
-        for (i, &label) in labels.iter().enumerate() {
-            let weights = &matrix[i * stride..][..width];
-            targets.row_mut(label as usize).iter_mut().zip(weights).for_each(|(y, m)| *y += m);
+    for class in 0..classes {
+        targets.row_mut(class).fill(0.0);
+    }
+    for (i, &label) in labels.iter().enumerate() {
+        for (y, m) in targets.row_mut(label as usize).iter_mut().zip(&matrix[i * stride..][..width]) {
+            *y += m;
         }
-    });
+    }
 }
 
 /// H(Ỹ_k) = −Σ_y Ỹ_yk log Ỹ_yk, in nats.
-pub(crate) fn entropy(targets: &Tile<'_>, classes: usize, entropy: &mut [f32]) {
-    struct Entropy<'a>(&'a Tile<'a>, usize, &'a mut [f32]);
-    impl WithSimd for Entropy<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            let Self(targets, classes, entropy) = self;
-            // Below the smallest normal number y log y is nothing.
-            let smallest = simd.splat_f32s(f32::MIN_POSITIVE);
-            for x in (0..targets.width).step_by(S::F32_LANES) {
-                let mut sum = simd.splat_f32s(0.0);
-                for class in 0..classes {
-                    let y = S::as_simd_f32s(&targets.row(class)[x..x + S::F32_LANES]).0[0];
-                    sum = simd.mul_add_f32s(y, log2(simd, simd.max_f32s(y, smallest)), sum);
-                }
-                let out = S::as_mut_simd_f32s(&mut entropy[x..x + S::F32_LANES]).0;
-                out[0] = simd.mul_f32s(sum, simd.splat_f32s(-LN_2));
-            }
+#[pulp::with_simd(entropy = Arch::new())]
+#[inline(always)]
+pub(super) fn entropy_simd<'a, S: Simd>(simd: S, targets: &'a Tile<'a>, classes: usize, out: &'a mut [f32]) {
+    // Below the smallest normal number y log y is nothing.
+    let smallest = simd.splat_f32s(f32::MIN_POSITIVE);
+    for x in (0..targets.width).step_by(S::F32_LANES) {
+        let mut sum = simd.splat_f32s(0.0);
+        for class in 0..classes {
+            let y = S::as_simd_f32s(&targets.row(class)[x..x + S::F32_LANES]).0[0];
+            sum = simd.mul_add_f32s(y, log2(simd, simd.max_f32s(y, smallest)), sum);
         }
+        let (out, _) = S::as_mut_simd_f32s(&mut out[x..x + S::F32_LANES]);
+        out[0] = simd.mul_f32s(sum, simd.splat_f32s(-LN_2));
     }
-    Arch::new().dispatch(Entropy(targets, classes, entropy));
 }
