@@ -43,31 +43,12 @@ __device__ __forceinline__ float upstream_of(const LossBackwardParams &p) {
     return p.upstream ? p.factor * __ldg(p.upstream) : p.factor;
 }
 
-struct Columns {
-    u32 begin, end;
-};
-
-__device__ __forceinline__ ResidualWork find_work(const LossBackwardParams &p, Columns &columns, u32 &split) {
-    u32 at = blockIdx.x;
-    const u32 class_tiles = ceil_div(p.in.logits.channels, TILE), panels = ceil_div(p.in.b, u32(PANEL));
-    split = at % p.splits, at /= p.splits;
-    ResidualWork work;
-    work.channel = at % class_tiles * TILE, at /= class_tiles;
-    work.example = at % panels * PANEL;
-    work.position = at / panels;
-    work.panels = panels;
-    const u32 spans = ceil_div(p.in.matrix.channels, SPAN);
-    columns.begin = u32(u64(spans) * split / p.splits) * SPAN;
-    columns.end = min(u32(u64(spans) * (split + 1) / p.splits) * SPAN, p.in.matrix.channels);
-    return work;
-}
-
 // G of the block's span of columns, up to its scale.
 __device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4], float scale) {
     const float *statistics = shared.statistics + first_column();
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
-        const float log_sum = statistics[LOG_SUM * SPAN + m * COLUMN_STEP] * LOG2_E;
+        const float log2_sum = statistics[LOG2_SUM * SPAN + m * COLUMN_STEP];
         const float share = statistics[SHARE * SPAN + m * COLUMN_STEP] * scale;
         const float total = statistics[TOTAL * SPAN + m * COLUMN_STEP];
 #pragma unroll
@@ -75,7 +56,7 @@ __device__ __forceinline__ void make_residual(const ResidualShared &shared, floa
 #pragma unroll
             for (u32 q = 0; q < 4; ++q)
                 if (lane_row(x, q) == m) {
-                    const float p = fast_exp2(__fmaf_rn(s[x][q], LOG2_E, -log_sum));
+                    const float p = fast_exp2(__fmaf_rn(s[x][q], LOG2_E, -log2_sum));
                     s[x][q] = share > 0.0f ? share * __fmaf_rn(total, p, -y[x][q]) : 0.0f;
                 }
     }
@@ -105,10 +86,10 @@ template <class T> __device__ __forceinline__ void multiply(float (&c)[ROW_TILES
 }
 
 // A parked tile of sums into f32 (splits, r, b, c).
-__device__ __forceinline__ void write_partial(const LossBackwardParams &p, const ResidualWork &work, u32 split, const float *tile,
-                                              u32 example, u32 rows) {
+__device__ __forceinline__ void write_partial(const LossBackwardParams &p, const ResidualWork &work, const float *tile, u32 example,
+                                              u32 rows) {
     const u32 classes = p.in.logits.channels;
-    float *to = p.partial + ((u64(split) * p.in.r + work.position) * p.in.b + example) * classes + work.channel;
+    float *to = p.partial + ((u64(work.split) * p.in.r + work.position) * p.in.b + example) * classes + work.channel;
     for (u32 x = lane_id(); x < rows * TILE; x += 32) {
         const u32 row = x / TILE, channel = x % TILE;
         if (work.channel + channel >= classes) continue;
@@ -119,8 +100,8 @@ __device__ __forceinline__ void write_partial(const LossBackwardParams &p, const
 }
 
 // Sixteen rows of the block's examples to where they belong, times `scale`.
-__device__ __forceinline__ void write_rows(const LossBackwardParams &p, const ResidualWork &work, u32 split, float (&c)[8][4],
-                                           u32 example, float scale) {
+__device__ __forceinline__ void write_rows(const LossBackwardParams &p, const ResidualWork &work, float (&c)[8][4], u32 example,
+                                           float scale) {
     extern __shared__ __align__(16) unsigned char shared[];
     if (example >= p.in.b) return;
     const u32 rows = min(16u, p.in.b - example);
@@ -132,26 +113,33 @@ __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Re
     if (p.partial) {
         float *tile = reinterpret_cast<float *>(own);
         park_tile<float, MATH>(c, tile);
-        write_partial(p, work, split, tile, example, rows);
-    } else {
+        write_partial(p, work, tile, example, rows);
+        return;
+    }
+    ELEMENT *to = p.out.data + i64(example) * p.out.row + i64(work.position) * p.out.position + i64(work.channel) * p.out.channel;
+    const u32 classes = p.out.channels - work.channel;
+    if constexpr (SAME<ELEMENT, Number>) {
         ELEMENT *tile = reinterpret_cast<ELEMENT *>(own);
         park_tile<ELEMENT, MATH>(c, tile);
-        ELEMENT *to = p.out.data + i64(example) * p.out.row + i64(work.position) * p.out.position + i64(work.channel) * p.out.channel;
-        write_tile(tile, to, p.out.row, p.out.channel, rows, p.out.channels - work.channel, p.out.aligned);
+        write_tile(tile, to, p.out.row, p.out.channel, rows, classes, p.out.aligned);
+    } else {
+        float *tile = reinterpret_cast<float *>(own);
+        park_tile<float, MATH>(c, tile);
+        for (u32 x = lane_id(); x < rows * TILE; x += 32)
+            if (x % TILE < classes)
+                to[x / TILE * p.out.row + x % TILE * p.out.channel] = from_float<ELEMENT>(tile[x / TILE * OUT_PITCH + x % TILE]);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) loss_backward(const __grid_constant__ LossBackwardParams p) {
     const ResidualShared shared = partition();
-    Columns columns;
-    u32 split;
-    const ResidualWork work = find_work(p, columns, split);
+    const ResidualWork work = find_work(p.in, p.splits);
     const float range = p.in.ranges[work.position], scale = range * RESIDUAL_SCALE;
     float c[ROW_TILES][8][4] = {};
 #pragma unroll 1
-    for (u32 column = columns.begin; column < columns.end; column += SPAN) {
+    for (u32 column = work.begin; column < work.end; column += SPAN) {
         float s[8][4] = {}, y[8][4] = {};
-        sum_columns(p.in, shared, work, column, work.panels == 1 && column > columns.begin, s, y);
+        sum_columns(p.in, shared, work, column, s, y);
         make_residual(shared, s, y, scale);
         __syncthreads();
         multiply(c, shared.matrix, shared.residual);
@@ -161,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) loss_backward(const __grid
     const float undo = float(share / (double(range) * RESIDUAL_SCALE));
 #pragma unroll
     for (u32 tile = 0; tile < ROW_TILES; ++tile)
-        write_rows(p, work, split, c[tile], work.example + (threadIdx.x / 32 * ROW_TILES + tile) * 16, undo);
+        write_rows(p, work, c[tile], work.example + (threadIdx.x / 32 * ROW_TILES + tile) * 16, undo);
 }
 
 extern "C" __global__ void __launch_bounds__(256) loss_backward_sum(const __grid_constant__ LossBackwardParams p) {

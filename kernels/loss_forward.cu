@@ -223,7 +223,7 @@ struct Mass {
 };
 
 // Where a warp's results lie in its tile, [value][column].
-enum Result : u32 { R_LOG_SUM, R_LOSS, R_TOTAL, R_ENTROPY, R_MEAN, R_MASS, R_CALLERS_MASS };
+enum Result : u32 { R_LOG2_SUM, R_LOG_SUM, R_LOSS, R_TOTAL, R_ENTROPY, R_MEAN, R_MASS, R_CALLERS_MASS };
 
 __device__ __forceinline__ void park_results(const Warp &warp, const Rows &rows, const Mass (&mass)[2]) {
     constexpr u32 SHARING = MATH == EXACT ? 8 : 4; // lanes of a row
@@ -233,6 +233,7 @@ __device__ __forceinline__ void park_results(const Warp &warp, const Rows &rows,
         const ColumnResult result = rows.finish(m);
         float *to = warp.tile + lane_id() / SHARING + 32 / SHARING * m;
         if (lane_id() % SHARING != 0) continue;
+        to[R_LOG2_SUM * COLUMNS] = result.log2_sum;
         to[R_LOG_SUM * COLUMNS] = result.log_sum;
         to[R_LOSS * COLUMNS] = result.loss;
         to[R_TOTAL * COLUMNS] = result.total;
@@ -298,8 +299,8 @@ __device__ __forceinline__ void write_results(const Warp &warp) {
     if (GRADIENT && live) {
         float *to = p.statistics + i64(warp.j) * STATISTICS * p.statistics_stride + k;
         const float over_mass = mass.prepared > 0.0f ? __fdiv_rn(1.0f, mass.prepared) : 0.0f;
-        const float values[STATISTICS] = {result[R_LOG_SUM * COLUMNS], weight, result[R_TOTAL * COLUMNS], loss,
-                                          result[R_MEAN * COLUMNS],    over_mass};
+        const float values[STATISTICS] = {result[R_LOG2_SUM * COLUMNS], weight, result[R_TOTAL * COLUMNS], loss,
+                                          result[R_MEAN * COLUMNS],     over_mass};
 #pragma unroll
         for (u32 value = 0; value < STATISTICS; ++value) to[value * p.statistics_stride] = values[value];
     }

@@ -40,7 +40,7 @@ struct ResidualShared {
     Number *residual;        // [column][class], rows PITCH apart
     Number *soft;            // a panel
     float *targets;          // [column][class], rows TARGET_PITCH apart
-    float *statistics;       // [LOG_SUM, SHARE, TOTAL][column]
+    float *statistics;       // [LOG2_SUM, SHARE, TOTAL][column]
     u32 *list, *length;      // of the panel's examples with a label in the tile: class << 16 | example
 };
 constexpr u32 SMALL_BYTES = 3 * SPAN * 4 + (TARGETS == SOFT_ROWS ? 0 : PANEL * 4 + 16);
@@ -60,8 +60,24 @@ __device__ __forceinline__ ResidualShared partition() {
 // What a block works on.
 struct ResidualWork {
     u32 position, example, channel; // the first of its examples and classes
-    u32 panels;
+    u32 panels, split;
+    u32 begin, end; // columns
 };
+
+// The grid: position slowest, then panels of examples, tiles of classes, splits of the columns.
+__device__ __forceinline__ ResidualWork find_work(const LossInput &in, u32 splits) {
+    u32 at = blockIdx.x;
+    const u32 class_tiles = ceil_div(in.logits.channels, TILE), spans = ceil_div(in.matrix.channels, SPAN);
+    ResidualWork work;
+    work.panels = ceil_div(in.b, u32(PANEL));
+    work.split = at % splits, at /= splits;
+    work.channel = at % class_tiles * TILE, at /= class_tiles;
+    work.example = at % work.panels * PANEL;
+    work.position = at / work.panels;
+    work.begin = u32(u64(spans) * work.split / splits) * SPAN;
+    work.end = min(u32(u64(spans) * (work.split + 1) / splits) * SPAN, in.matrix.channels);
+    return work;
+}
 
 // S~ of 16 columns by 64 classes: columns of M in rows of `matrix`, examples apart by PITCH.
 template <class T>
@@ -140,10 +156,11 @@ __device__ __forceinline__ void stage_statistics(const LossInput &in, const Resi
     }
 }
 
-// S~ and Y~ of the span of columns from `column` on. `resident`: the only panel's logits and targets are staged already.
+// S~ and Y~ of the span of columns from `column` on. Logits and targets of an only panel stay from the first span on.
 __device__ __forceinline__ void sum_columns(const LossInput &in, const ResidualShared &shared, const ResidualWork &work, u32 column,
-                                            bool resident, float (&s)[8][4], float (&y)[8][4]) {
+                                            float (&s)[8][4], float (&y)[8][4]) {
     constexpr bool KEEPS_SOFT = is_16_bit<Number>;
+    const bool resident = work.panels == 1 && column > work.begin;
     __syncthreads();
     if constexpr (TARGETS != SOFT_ROWS)
         for (u32 x = threadIdx.x; x < SPAN * TARGET_PITCH / 4; x += THREADS) store_pack(shared.targets + 4 * x, {{0, 0, 0, 0}});

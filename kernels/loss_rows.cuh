@@ -12,7 +12,7 @@
 
 // What a column comes to.
 struct ColumnResult {
-    float log_sum, loss, total, entropy, mean;
+    float log2_sum, log_sum, loss, total, entropy, mean;
 };
 
 struct Rows {
@@ -88,8 +88,8 @@ struct Rows {
     __device__ __forceinline__ ColumnResult finish(u32 m) const {
         const float all = row_sum(sum[m]), fits = row_sum(fit[m]);
         ColumnResult result;
-        result.log_sum = __fmul_rn(scale[m] + log2_of(all), LN_2);
-        if (!(all >= 0.0f)) result.log_sum = all;
+        result.log2_sum = all >= 1.0f ? scale[m] + log2_of(all) : all; // NaN stays NaN
+        result.log_sum = __fmul_rn(result.log2_sum, LN_2);
         result.total = TARGETS == SOFT_ROWS ? row_sum(total[m]) : 1.0f;
         result.loss = __fmaf_rn(result.total, result.log_sum, -fits);
         result.entropy = KL ? row_sum(entropy[m]) * LN_2 : 0.0f;

@@ -20,7 +20,7 @@ constexpr float LN_2 = 0.693147180559945309f;
 
 // A call keeps these values of each column of a chunk for its gradient: (r, STATISTICS, stride).
 enum Statistic : u32 {
-    LOG_SUM,       // log sum exp of the mixed logits
+    LOG2_SUM,      // log2 sum exp of the mixed logits
     SHARE,         // in the reduction: s on the scale of prepared attention, or 1; 0 for a column without mass if weighed
     TOTAL,         // t, the sum of the mixed targets
     LOSS,          // cross-entropy
