@@ -67,22 +67,21 @@ fn counting_and_finding() {
     check("b32 -> b32", "clz.b32 %d0, %a0;", &rows, |r| (r[0] as u32).leading_zeros().into());
     check("b32 -> b32", "brev.b32 %d0, %a0;", &rows, |r| (r[0] as u32).reverse_bits().into());
     let none = 0xffff_ffff;
-    let find =
-        |x: u64, msb: u64| if x == 0 { none } else { (msb - u64::from(x.leading_zeros()) + 63 - msb) & none };
-    check("b32 -> b32", "bfind.u32 %d0, %a0;", &rows, |r| find(r[0], 31));
+    let find = |x: u64| if x == 0 { none } else { 63 - u64::from(x.leading_zeros()) };
+    check("b32 -> b32", "bfind.u32 %d0, %a0;", &rows, |r| find(r[0]));
     check("b32 -> b32", "bfind.shiftamt.u32 %d0, %a0;", &rows, |r| {
-        if r[0] == 0 { none } else { 31 - find(r[0], 31) }
+        if r[0] == 0 { none } else { 31 - find(r[0]) }
     });
     let unsign = |x: u64| if x & 1 << 31 != 0 { !x & none } else { x };
-    check("b32 -> b32", "bfind.s32 %d0, %a0;", &rows, |r| find(unsign(r[0]), 31));
+    check("b32 -> b32", "bfind.s32 %d0, %a0;", &rows, |r| find(unsign(r[0])));
     let rows = singles(&INTS64);
     check("b64 -> b32", "popc.b64 %d0, %a0;", &rows, |r| r[0].count_ones().into());
     check("b64 -> b32", "clz.b64 %d0, %a0;", &rows, |r| r[0].leading_zeros().into());
     check("b64 -> b64", "brev.b64 %d0, %a0;", &rows, |r| r[0].reverse_bits());
-    check("b64 -> b32", "bfind.u64 %d0, %a0;", &rows, |r| find(r[0], 63));
+    check("b64 -> b32", "bfind.u64 %d0, %a0;", &rows, |r| find(r[0]));
     check("b64 -> b32", "bfind.shiftamt.s64 %d0, %a0;", &rows, |r| {
         let x = if r[0] >> 63 == 1 { !r[0] } else { r[0] };
-        if x == 0 { none } else { 63 - find(x, 63) }
+        if x == 0 { none } else { 63 - find(x) }
     });
 }
 

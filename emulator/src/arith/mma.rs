@@ -46,7 +46,8 @@ impl Mma {
         use Accumulator::{F16, F32, F64, S32};
         use Element::{B1, Bf16, E4m3, E5m2, S4, S8, Tf32, U4, U8};
         let sizes = (shape.m, shape.n, shape.k);
-        let float = matches!((c, d), (F16 | F32, F16 | F32));
+        // Only m8n8k4 may widen its accumulator.
+        let float = matches!((c, d), (F16, F16) | (F32, F32)) || sizes == (8, 8, 4) && (c, d) == (F16, F32);
         let valid = match (a, b) {
             (Element::F16, Element::F16) => float && matches!(sizes, (8, 8, 4) | (16, 8, 8 | 16)),
             (Bf16, Bf16) => (c, d) == (F32, F32) && matches!(sizes, (16, 8, 8 | 16)),
