@@ -1,13 +1,13 @@
 //! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
 
-use super::pack::read_position;
+use super::pack::{read_row, write_row};
 use super::workers::{self, Carve, Shared, Word, for_each_item};
 use super::{check_attention_shape, zeros, zeros_bytes};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::problem::{AttentionOptions, Normalise, Query, at_least_one, check_label, expect_shape};
 use crate::view::{Layout, View, ViewMut};
-use pulp::Arch;
+use pulp::{Arch, Simd};
 
 const OP: &str = "attention";
 
@@ -123,12 +123,9 @@ pub fn attention_forward_into<T: Element>(
     let scratch = workers::words(OP, workspace, words(input))?;
     let (layout, out) = (*attention.layout(), Shared::new(attention.data_mut()));
     for_each_item(b, workers::workers(b), scratch, |i, scratch| {
-        Arch::new().dispatch(|| {
-            let example = Example::score(input, options, i, scratch);
-            for (j, &a) in example.attention.iter().enumerate() {
-                // SAFETY: the output is borrowed for the whole call; row i belongs to this item.
-                unsafe { out.set(layout.offset([i, j]), a) };
-            }
+        attend(input, options, i, scratch, |j, a| {
+            // SAFETY: the output is borrowed for the whole call; row i belongs to this item.
+            unsafe { out.set(layout.offset([i, j]), a) };
         });
     });
     Ok(())
@@ -193,16 +190,52 @@ pub fn attention_backward_into<T: Element>(
     for_each_item(b, workers::workers(b), scratch, |i, scratch| {
         // SAFETY: the queries outlive this call; row i belongs to this item.
         let d_query = unsafe { shared_queries.slice(i * d, d) };
-        Arch::new().dispatch(|| {
-            let example = Example::score(input, options, i, scratch);
-            // SAFETY: the output is borrowed for the whole call; example i belongs to this item.
-            unsafe { example.backward(options, i, d_attention, d_query, out, &layout) };
-        });
+        let gradient = ExampleGradient { d_attention, d_query, out, layout: &layout };
+        differentiate(input, options, i, scratch, gradient);
     });
     if let (Some(out), Some(classifier)) = (&mut d_classifier, &input.classifier) {
         sum_by_label(out, classifier.labels, queries);
     }
     Ok(())
+}
+
+/// The attention of example i, handed to `write` position by position.
+#[pulp::with_simd(attend = Arch::new())]
+#[inline(always)]
+fn attend_simd<'a, S: Simd, T: Element, W: Fn(usize, f32)>(
+    simd: S,
+    input: &'a AttentionInput<'a, T>,
+    options: &'a AttentionOptions,
+    i: usize,
+    scratch: &'a mut [Word],
+    write: W,
+) {
+    let example = Example::score(simd, input, options, i, scratch);
+    for (j, &a) in example.attention.iter().enumerate() {
+        write(j, a);
+    }
+}
+
+/// The gradients of example i.
+#[pulp::with_simd(differentiate = Arch::new())]
+#[inline(always)]
+fn differentiate_simd<'a, S: Simd, T: Element>(
+    simd: S,
+    input: &'a AttentionInput<'a, T>,
+    options: &'a AttentionOptions,
+    i: usize,
+    scratch: &'a mut [Word],
+    gradient: ExampleGradient<'a, T>,
+) {
+    Example::score(simd, input, options, i, scratch).backward(options, i, gradient);
+}
+
+/// What the gradient of an example reads and where it goes. Example i of `out` is this thread's alone.
+struct ExampleGradient<'a, T> {
+    d_attention: &'a View<'a, f32, 2>,
+    d_query: &'a mut [f32],
+    out: Shared<T>,
+    layout: &'a Layout<3>,
 }
 
 /// dW_y = Σ over the examples of class y of du_i, in order of i.
@@ -234,7 +267,8 @@ struct Example<'s> {
 
 impl<'s> Example<'s> {
     #[inline(always)]
-    fn score<T: Element>(
+    fn score<S: Simd, T: Element>(
+        simd: S,
         input: &AttentionInput<'_, T>,
         options: &AttentionOptions,
         i: usize,
@@ -253,18 +287,23 @@ impl<'s> Example<'s> {
             None => {
                 query.fill(0.0);
                 for z in features.chunks_exact(d) {
-                    query.iter_mut().zip(z).for_each(|(u, z)| *u += z);
+                    for (u, z) in query.iter_mut().zip(z) {
+                        *u += z;
+                    }
                 }
                 query.iter_mut().for_each(|u| *u /= r as f32);
             }
         }
-        scores.iter_mut().zip(features.chunks_exact(d)).for_each(|(score, z)| *score = dot(query, z));
+        for (score, z) in scores.iter_mut().zip(features.chunks_exact(d)) {
+            *score = dot(simd, query, z);
+        }
         let row = carve.floats(d);
         let mut example = Self { features, query, scores, attention, positive: 0.0, d_scores, row };
         example.normalise(options.normalise);
         example
     }
 
+    #[inline(always)]
     fn normalise(&mut self, normalise: Normalise) {
         let r = self.scores.len() as f32;
         match normalise {
@@ -284,20 +323,10 @@ impl<'s> Example<'s> {
         }
     }
 
-    /// dscore from da, du = Σ_j dscore_j z_j into `d_query`, dz_j = dscore_j u (+ du / r with GAP).
-    ///
-    /// # Safety
-    /// No other thread may write example i of `out`.
+    /// dscore from da, du = Σ_j dscore_j z_j, dz_j = dscore_j u (+ du / r with GAP).
     #[inline(always)]
-    unsafe fn backward<T: Element>(
-        self,
-        options: &AttentionOptions,
-        i: usize,
-        d_attention: &View<'_, f32, 2>,
-        d_query: &mut [f32],
-        out: Shared<T>,
-        layout: &Layout<3>,
-    ) {
+    fn backward<T: Element>(self, options: &AttentionOptions, i: usize, gradient: ExampleGradient<'_, T>) {
+        let ExampleGradient { d_attention, d_query, out, layout } = gradient;
         let (r, d) = (self.scores.len(), self.query.len());
         let inner: f32 = (0..r).map(|j| self.attention[j] * d_attention.get([i, j])).sum();
         for j in 0..r {
@@ -310,16 +339,17 @@ impl<'s> Example<'s> {
         }
         d_query.fill(0.0);
         for (z, &ds) in self.features.chunks_exact(d).zip(&*self.d_scores) {
-            d_query.iter_mut().zip(z).for_each(|(du, z)| *du = ds.mul_add(*z, *du));
+            for (du, z) in d_query.iter_mut().zip(z) {
+                *du = ds.mul_add(*z, *du);
+            }
         }
         let through_mean = if options.query == Query::Gap { 1.0 / r as f32 } else { 0.0 };
         for (j, &ds) in self.d_scores.iter().enumerate() {
-            let gradient = self.row.iter_mut().zip(&*self.query).zip(&*d_query);
-            gradient.for_each(|((dz, u), du)| *dz = ds.mul_add(*u, through_mean * du));
-            for (channel, &dz) in self.row.iter().enumerate() {
-                // SAFETY: the caller's promise.
-                unsafe { out.set(layout.offset([i, j, channel]), T::from_f32(dz)) };
+            for (dz, (u, du)) in self.row.iter_mut().zip(self.query.iter().zip(&*d_query)) {
+                *dz = ds.mul_add(*u, through_mean * du);
             }
+            // SAFETY: the output is borrowed for the whole call; example i belongs to this thread.
+            unsafe { write_row(self.row, 1.0, out, layout, [i, j]) };
         }
     }
 }
@@ -327,25 +357,28 @@ impl<'s> Example<'s> {
 /// Copies example i (r, d) as f32.
 #[inline(always)]
 fn read_example<T: Element>(features: &View<'_, T, 3>, i: usize, out: &mut [f32]) {
-    let [_, r, d] = features.shape();
-    let [_, by_position, by_channel] = features.layout().strides;
-    let start = features.layout().offset([i, 0, 0]);
-    let layout = Layout { shape: [r, 1, d], strides: [by_position, 0, by_channel] };
-    if let Ok(example) = View::from_layout(&features.data()[start..], layout) {
-        read_position(&example, 0, out);
+    let d = features.shape()[2];
+    for (j, row) in out.chunks_exact_mut(d).enumerate() {
+        read_row(features, [i, j], row);
     }
 }
 
-/// A dot product in sixteen running sums, always in the same order.
+/// A dot product in four running sums for each lane, always in the same order on one machine.
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (x_runs, y_runs) = (x.chunks_exact(16), y.chunks_exact(16));
-    let rest: f32 = x_runs.remainder().iter().zip(y_runs.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in x_runs.zip(y_runs) {
-        for lane in 0..16 {
-            sums[lane] = x[lane].mul_add(y[lane], sums[lane]);
+fn dot<S: Simd>(simd: S, x: &[f32], y: &[f32]) -> f32 {
+    let ((x, x_rest), (y, y_rest)) = (S::as_simd_f32s(x), S::as_simd_f32s(y));
+    let mut sums = [simd.splat_f32s(0.0); 4];
+    let (x_four, x_single) = pulp::as_arrays::<4, _>(x);
+    let (y_four, y_single) = pulp::as_arrays::<4, _>(y);
+    for (x, y) in x_four.iter().zip(y_four) {
+        for lane in 0..4 {
+            sums[lane] = simd.mul_add_f32s(x[lane], y[lane], sums[lane]);
         }
     }
-    sums.iter().sum::<f32>() + rest
+    for (x, y) in x_single.iter().zip(y_single) {
+        sums[0] = simd.mul_add_f32s(*x, *y, sums[0]);
+    }
+    let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+    let rest: f32 = x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum();
+    simd.reduce_sum_f32s(sum) + rest
 }

@@ -9,8 +9,16 @@ use crate::view::{Layout, View};
 pub(crate) fn read_row<T: Element>(values: &View<'_, T, 3>, [first, second]: [usize; 2], out: &mut [f32]) {
     let source = &values.data()[values.layout().offset([first, second, 0])..];
     match values.layout().strides[2] {
-        1 => out.iter_mut().zip(source).for_each(|(x, value)| *x = value.to_f32()),
-        stride => out.iter_mut().enumerate().for_each(|(at, x)| *x = source[at * stride].to_f32()),
+        1 => {
+            for (x, value) in out.iter_mut().zip(source) {
+                *x = value.to_f32();
+            }
+        }
+        stride => {
+            for (at, x) in out.iter_mut().enumerate() {
+                *x = source[at * stride].to_f32();
+            }
+        }
     }
 }
 
@@ -38,7 +46,9 @@ pub(crate) unsafe fn write_row<T: Element>(
     if layout.strides[2] == 1 {
         // SAFETY: the caller's promise.
         let target = unsafe { out.slice(start, values.len()) };
-        target.iter_mut().zip(values).for_each(|(x, &value)| *x = T::from_f32(value * scale));
+        for (x, &value) in target.iter_mut().zip(values) {
+            *x = T::from_f32(value * scale);
+        }
         return;
     }
     for (at, &value) in values.iter().enumerate() {

@@ -122,17 +122,18 @@ pub fn weights_into(
         for start in (0..panel.k().len()).step_by(width) {
             let count = width.min(panel.k().len() - start);
             slab.draw(&source, &panel, j, start, count);
-            for (x, &k) in panel.k()[start..start + count].iter().enumerate() {
-                for i in 0..b {
+            let ks = &panel.k()[start..start + count];
+            for (i, row) in slab.matrix.chunks_exact(slab.stride).take(b).enumerate() {
+                let at = matrix_layout.offset([j, i, 0]);
+                for (&k, &value) in ks.iter().zip(row) {
                     // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to this item.
-                    unsafe {
-                        matrix.set(matrix_layout.offset([j, i, k as usize]), slab.matrix[i * slab.stride + x])
-                    };
+                    unsafe { matrix.set(at + k as usize * matrix_layout.strides[2], value) };
                 }
-                if let Some((layout, mass)) = &mass {
-                    // SAFETY: as above.
-                    unsafe { mass.set(layout.offset([j, k as usize]), slab.mass[x]) };
-                }
+            }
+            let Some((layout, mass)) = &mass else { continue };
+            for (&k, &value) in ks.iter().zip(&*slab.mass) {
+                // SAFETY: as above.
+                unsafe { mass.set(layout.offset([j, k as usize]), value) };
             }
         }
     });

@@ -20,16 +20,25 @@ pub(super) struct MixtureOutputs {
 }
 
 impl MixtureOutputs {
-    /// Writes the values of columns `ks` at position j.
-    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32]) {
-        for (out, values) in [(&self.ce, ce), (&self.lse, lse)] {
+    /// Writes the values of columns `ks` at position j, whose logits were taken less `offset`.
+    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32], offset: f32) {
+        for (out, values, offset) in [(&self.ce, ce, 0.0), (&self.lse, lse, offset)] {
             let Some((out, layout)) = out else { continue };
             for (&k, &value) in ks.iter().zip(values) {
                 // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one item.
-                unsafe { out.set(layout.offset([j, k as usize]), value) };
+                unsafe { out.set(layout.offset([j, k as usize]), value + offset) };
             }
         }
     }
+}
+
+/// The middle of the logits where they all lie on one side of zero, else nothing. Loss and gradients do not see what all logits of a
+/// position have in common, but rounding does: the columns of M̂ sum to one only nearly. Infinite logits, which mask classes, do not count.
+fn common_offset(logits: &[f32]) -> f32 {
+    let finite = logits.iter().copied().filter(|s| s.is_finite());
+    let (low, high) = finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), s| (low.min(s), high.max(s)));
+    let is_off_zero = low <= high && (low > 0.0 || high < 0.0);
+    if is_off_zero { 0.5 * low + 0.5 * high } else { 0.0 }
 }
 
 /// One item at work: a position and a range of its columns, in a worker's scratch.
@@ -46,8 +55,9 @@ pub(super) struct ItemRun<'a, 's> {
     mixed_targets: &'s mut [f32],
     /// dM̂ on the scale of the sums; (b, stride).
     d_matrix: &'s mut [f32],
-    /// S^j (b, c).
+    /// S^j (b, c) less its offset.
     position: &'s mut [f32],
+    offset: f32,
     /// Y (b, c) of soft targets.
     targets: &'s mut [f32],
     values: ColumnValues<'s>,
@@ -89,6 +99,8 @@ impl<'a, 's> ItemRun<'a, 's> {
         let values = ColumnValues { lse, sum, fit, total, entropy, ce, factor, dot };
         let position = carve.floats(b * c);
         read_position(&input.logits, j, position);
+        let offset = common_offset(position);
+        position.iter_mut().for_each(|s| *s -= offset);
         let targets = carve.floats(if plan.soft { b * c } else { 0 });
         let labels = match input.targets {
             Targets::Labels(labels) => Some(labels),
@@ -121,6 +133,7 @@ impl<'a, 's> ItemRun<'a, 's> {
             mixed_targets,
             d_matrix,
             position,
+            offset,
             targets,
             values,
             sums,
@@ -141,7 +154,7 @@ impl<'a, 's> ItemRun<'a, 's> {
                 self.slab.draw(self.source, &panel, self.j, start, count);
                 sums = sums.plus(self.forward(count));
                 let ks = &panel.k()[start..start + count];
-                mixtures.write(self.j, ks, self.values.ce, self.values.lse);
+                mixtures.write(self.j, ks, self.values.ce, self.values.lse, self.offset);
                 if self.plan.gradient {
                     self.backward(count);
                 }
