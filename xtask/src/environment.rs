@@ -25,7 +25,7 @@ pub struct Environment {
 impl Environment {
     /// Runs `command` in this environment and passes its exit code on.
     pub fn run(&self, mut command: Command) -> Result<ExitCode, Error> {
-        command.env("LD_LIBRARY_PATH", self.library_path());
+        command.env("LD_LIBRARY_PATH", self.library_path()?);
         let program = command.get_program().to_string_lossy().into_owned();
         let status = command.status().map_err(|source| Error::Start { program, source })?;
         Ok(match status.code() {
@@ -38,7 +38,7 @@ impl Environment {
     }
 
     /// The virtual driver first, so that it is found before one that is installed.
-    fn library_path(&self) -> OsString {
+    fn library_path(&self) -> Result<OsString, Error> {
         let mut folders = vec![];
         if let Device::Virtual(folder) = &self.device {
             folders.push(folder.clone());
@@ -46,8 +46,7 @@ impl Environment {
         folders.push(self.nvrtc.clone());
         let inherited = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         folders.extend(env::split_paths(&inherited).filter(|path| !path.as_os_str().is_empty()));
-        env::join_paths(folders)
-            .expect("folders taken from a path list and cargo's target folder hold no ':'")
+        env::join_paths(folders).map_err(|_| Error::TargetFolder(target_dir()))
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Error {
     Start { program: String, source: io::Error },
     /// A file operation failed.
     File { doing: &'static str, path: PathBuf, source: io::Error },
+    /// A target folder with a colon in its name cannot stand in a library path.
+    TargetFolder(PathBuf),
     /// `cargo xtask run` without a command.
     NothingToRun,
 }
@@ -58,6 +60,13 @@ impl fmt::Display for Error {
             Self::Failed { program, status } => write!(f, "`{program}` failed ({status})"),
             Self::Start { program, source } => write!(f, "`{program}` could not be started: {source}"),
             Self::File { doing, path, source } => write!(f, "{doing} {}: {source}", path.display()),
+            Self::TargetFolder(path) => {
+                write!(
+                    f,
+                    "{} holds a ':' and cannot be part of LD_LIBRARY_PATH: choose another target folder",
+                    path.display()
+                )
+            }
             Self::NothingToRun => write!(f, "name a command: cargo xtask run <command> [arguments]"),
         }
     }
