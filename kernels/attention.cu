@@ -190,7 +190,7 @@ __device__ __forceinline__ Normaliser make_normaliser(const Example &example, fl
     return normaliser;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const __grid_constant__ AttentionParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_forward(const __grid_constant__ AttentionParams p) {
     __shared__ __align__(16) float query[SPAN];
     __shared__ float parts[WARPS][32];
     const Example example = {p, blockIdx.x};
@@ -228,7 +228,7 @@ __device__ __forceinline__ void write_gradients(const Example &example, const fl
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const __grid_constant__ AttentionParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_backward(const __grid_constant__ AttentionParams p) {
     __shared__ __align__(16) float query[SPAN], share[SPAN];
     __shared__ float parts[WARPS][32];
     const Example example = {p, blockIdx.x};
@@ -254,7 +254,7 @@ struct AttentionRowsParams {
 };
 static_assert(sizeof(AttentionRowsParams) == 56, "mirrored by the host");
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_rows(const __grid_constant__ AttentionRowsParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_rows(const __grid_constant__ AttentionRowsParams p) {
     const u32 tiles = ceil_div(p.d, THREADS), label = blockIdx.x / tiles, x = blockIdx.x % tiles * THREADS + threadIdx.x;
     if (x >= p.d) return;
     float sum = 0.0f;

@@ -102,7 +102,7 @@ __device__ __forceinline__ void write_partial(const MixBackwardParams &p, const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) mix_backward(const __grid_constant__ MixBackwardParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 16) mix_backward(const __grid_constant__ MixBackwardParams p) {
     extern __shared__ __align__(16) unsigned char shared[];
     ELEMENT *stages = reinterpret_cast<ELEMENT *>(shared);
     const Work work = find_work(p);
@@ -141,7 +141,7 @@ struct MixBackwardSumParams {
 };
 static_assert(sizeof(MixBackwardSumParams) == 64, "mirrored by the host");
 
-extern "C" __global__ void __launch_bounds__(256) mix_backward_sum(const __grid_constant__ MixBackwardSumParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(256, 32) mix_backward_sum(const __grid_constant__ MixBackwardSumParams p) {
     const u64 at = u64(blockIdx.x) * 256 + threadIdx.x, slice = u64(p.r) * p.b * p.out.channels;
     if (at >= slice) return;
     float sum = p.partial[at];

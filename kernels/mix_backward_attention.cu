@@ -270,7 +270,7 @@ __device__ __forceinline__ void add_tile(const Block &block, u32 j, u32 first, b
     __syncthreads();
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) mix_backward_attention(const __grid_constant__ MixAttentionParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 8) mix_backward_attention(const __grid_constant__ MixAttentionParams p) {
     const Block block = make_block(p);
     const u32 j = blockIdx.x / p.splits, split = blockIdx.x % p.splits;
 #pragma unroll 1
@@ -288,7 +288,7 @@ struct MixAttentionSumParams {
 };
 static_assert(sizeof(MixAttentionSumParams) == 64, "mirrored by the host");
 
-extern "C" __global__ void __launch_bounds__(256) mix_backward_attention_sum(const __grid_constant__ MixAttentionSumParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(256, 32) mix_backward_attention_sum(const __grid_constant__ MixAttentionSumParams p) {
     const u64 at = u64(blockIdx.x) * 256 + threadIdx.x, slice = u64(p.r) * p.b;
     if (at >= slice) return;
     float sum = p.partial[at];

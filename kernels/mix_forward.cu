@@ -64,17 +64,24 @@ __device__ __forceinline__ Shared partition() {
             reinterpret_cast<DrawScratch *>(own), own + WARP_BYTES - OUT_BYTES};
 }
 
-// Where the rows of a sweep come from.
-enum Source { FEATURES, LABELS, SOFT };
+// Tiles of channels: those of the features first, then those of the targets.
+__device__ __forceinline__ u32 feature_tiles(const MixForwardParams &p) { return ceil_div(p.features.channels, TILE); }
 
-template <Source S>
-__device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 channel) {
-    if constexpr (S == FEATURES)
-        stage_block<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.features, j, begin, p.sampler.b, channel);
-    else if constexpr (S == LABELS)
-        stage_labels<ELEMENT, THREADS>(to, p.labels, begin, p.sampler.b, channel);
+__device__ __forceinline__ u32 all_tiles(const MixForwardParams &p) {
+    return feature_tiles(p) + (TARGETS == 0 ? 0 : ceil_div(p.soft.channels, TILE));
+}
+
+// Starts to copy a chunk of examples of a tile.
+__device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 tile) {
+    const u32 features = feature_tiles(p);
+    if (TARGETS == 0 || tile < features)
+        stage_block<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.features, j, begin, p.sampler.b,
+                                                                                  tile * TILE);
+    else if constexpr (TARGETS == 1)
+        stage_labels<ELEMENT, THREADS>(to, p.labels, begin, p.sampler.b, (tile - features) * TILE);
     else
-        stage_any<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b, channel);
+        stage_any<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b,
+                                                                                (tile - features) * TILE);
     commit_copies();
 }
 
@@ -103,7 +110,6 @@ __device__ __forceinline__ void multiply(float (&c)[8][4], const u32 (&fragments
 }
 
 // All chunks of one tile of channels.
-template <Source S>
 __device__ __forceinline__ void sum_tile(const MixForwardParams &p, const Shared &shared, MixColumns &columns,
                                          const u32 (&fragments)[FRAGMENTS][4], float (&c)[8][4], u32 &turn, u32 tile, u32 end) {
     const u32 b = p.sampler.b;
@@ -123,7 +129,7 @@ __device__ __forceinline__ void sum_tile(const MixForwardParams &p, const Shared
             const bool tile_ends = begin + CHUNK<ELEMENT> >= b;
             ELEMENT *other = shared.stages + (turn + 1) % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT));
             if (!tile_ends || tile + 1 < end)
-                stage<S>(p, other, columns.drawer.j, tile_ends ? 0 : begin + CHUNK<ELEMENT>, (tile + tile_ends) * TILE);
+                stage(p, other, columns.drawer.j, tile_ends ? 0 : begin + CHUNK<ELEMENT>, tile + tile_ends);
             multiply(c, fragments, shared.slab, shared.stages + turn % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT)),
                      chunk * CHUNK<ELEMENT>, b - begin);
             ++turn;
@@ -131,31 +137,39 @@ __device__ __forceinline__ void sum_tile(const MixForwardParams &p, const Shared
     }
 }
 
+// Writes the sums of one tile of Z~ or Y~.
+template <class Out>
+__device__ __forceinline__ void write_sums(const float (&c)[8][4], const Shared &shared, const MixColumns &columns,
+                                           const Matrix<Out> &mixed, u32 channel) {
+    const u32 k = columns.drawer.first, n = columns.sampler.n;
+    if (k >= n) return;
+    Out *parked = static_cast<Out *>(shared.tile);
+    park_tile<Out, MATH>(c, parked);
+    Out *to = mixed.data + i64(k) * mixed.row + i64(columns.drawer.j) * mixed.position + i64(channel) * mixed.channel;
+    write_tile(parked, to, mixed.row, mixed.channel, min(COLUMNS, n - k), mixed.channels - channel, mixed.aligned);
+}
+
 // Sweeps this split's tiles of channels past the mix matrix.
-template <Source S, class Out>
 __device__ __forceinline__ void sweep(const MixForwardParams &p, const Shared &shared, MixColumns &columns,
-                                      const u32 (&fragments)[FRAGMENTS][4], const Matrix<Out> &mixed) {
-    const u32 tiles = ceil_div(mixed.channels, TILE), split = blockIdx.x % p.splits;
+                                      const u32 (&fragments)[FRAGMENTS][4]) {
+    const u32 tiles = all_tiles(p), features = feature_tiles(p), split = blockIdx.x % p.splits;
     const u32 begin = u32(u64(tiles) * split / p.splits), end = u32(u64(tiles) * (split + 1) / p.splits);
     if (begin == end) return;
     __syncthreads();
-    stage<S>(p, shared.stages, columns.drawer.j, 0, begin * TILE);
+    stage(p, shared.stages, columns.drawer.j, 0, begin);
     u32 turn = 0;
 #pragma unroll 1
     for (u32 tile = begin; tile < end; ++tile) {
         float c[8][4] = {};
-        sum_tile<S>(p, shared, columns, fragments, c, turn, tile, end);
-        const u32 k = columns.drawer.first;
-        if (k >= p.sampler.n) continue;
-        Out *parked = static_cast<Out *>(shared.tile);
-        park_tile<Out, MATH>(c, parked);
-        Out *to = mixed.data + i64(k) * mixed.row + i64(columns.drawer.j) * mixed.position + i64(tile) * TILE * mixed.channel;
-        write_tile(parked, to, mixed.row, mixed.channel, min(COLUMNS, p.sampler.n - k), mixed.channels - tile * TILE,
-                   mixed.aligned);
+        sum_tile(p, shared, columns, fragments, c, turn, tile, end);
+        if (TARGETS == 0 || tile < features)
+            write_sums(c, shared, columns, p.mixed, tile * TILE);
+        else
+            write_sums(c, shared, columns, p.mixed_targets, (tile - features) * TILE);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) mix_forward(const __grid_constant__ MixForwardParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 12) mix_forward(const __grid_constant__ MixForwardParams p) {
     const Shared shared = partition();
     const u32 tile = blockIdx.x / p.splits;
     const u32 first = (tile % p.column_tiles * WARPS + threadIdx.x / 32) * COLUMNS;
@@ -168,7 +182,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) mix_forward(const __grid_c
         for (u32 step = 0; step < FRAGMENTS; ++step)
             load_fragment<ELEMENT, MixColumns::PITCH>(fragments[step], shared.slab + step * STEP<ELEMENT>);
     }
-    sweep<FEATURES>(p, shared, columns, fragments, p.mixed);
-    if constexpr (TARGETS == 1) sweep<LABELS>(p, shared, columns, fragments, p.mixed_targets);
-    if constexpr (TARGETS == 2) sweep<SOFT>(p, shared, columns, fragments, p.mixed_targets);
+    sweep(p, shared, columns, fragments);
 }

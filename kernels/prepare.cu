@@ -31,7 +31,7 @@ struct PrepareAttentionParams {
 };
 static_assert(sizeof(PrepareAttentionParams) == 56, "mirrored by the host");
 
-extern "C" __global__ void __launch_bounds__(256) prepare_maps(const __grid_constant__ PrepareAttentionParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_maps(const __grid_constant__ PrepareAttentionParams p) {
     const u32 i = blockIdx.x * 8 + threadIdx.x / 32;
     if (i >= p.b) return;
     bool found = false;
@@ -47,7 +47,7 @@ __device__ __forceinline__ float power_to_one(float x) {
     return __uint_as_float(exponent >= 254 ? 1u << 22 : (254 - exponent) << 23);
 }
 
-extern "C" __global__ void __launch_bounds__(256) prepare_attention(const __grid_constant__ PrepareAttentionParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_attention(const __grid_constant__ PrepareAttentionParams p) {
     __shared__ float scratch[8];
     const u32 j = blockIdx.x;
     const auto settled = [&](u32 i) { return p.live[i] ? p.attention[i * p.example + j * p.position] : 1.0f / float(p.r); };
@@ -68,7 +68,7 @@ struct PrepareFeaturesParams {
 static_assert(sizeof(PrepareFeaturesParams) == 56, "mirrored by the host");
 
 // A tile of 32 positions by 32 channels turned through shared memory.
-extern "C" __global__ void __launch_bounds__(256) prepare_features(const __grid_constant__ PrepareFeaturesParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_features(const __grid_constant__ PrepareFeaturesParams p) {
     __shared__ ELEMENT tile[32][32 + 4 / sizeof(ELEMENT)]; // odd in banks
     const u32 channel_tiles = ceil_div(p.d, 32u), position_tiles = ceil_div(p.r, 32u);
     const u32 channel = blockIdx.x % channel_tiles * 32, rest = blockIdx.x / channel_tiles;

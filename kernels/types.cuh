@@ -25,6 +25,10 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 
 __device__ __forceinline__ u32 lane_id() { return threadIdx.x & 31; }
 
+// Threads of a block, and the warps that one multiprocessor should hold at least. Given no such number, the compiler aims at one of
+// its own, and spills to reach it.
+#define LAUNCH_BOUNDS(threads, warps) __launch_bounds__(threads, 32 * (warps) / (threads) > 0 ? 32 * (warps) / (threads) : 1)
+
 template <class T> constexpr bool is_16_bit = sizeof(T) == 2;
 
 __device__ __forceinline__ float to_float(float x) { return x; }

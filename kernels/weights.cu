@@ -45,7 +45,7 @@ __device__ __forceinline__ void write_masses(const WeightsParams &p, const Weigh
     }
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS) weights(const __grid_constant__ WeightsParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(32 * WARPS, 16) weights(const __grid_constant__ WeightsParams p) {
     extern __shared__ __align__(16) unsigned char shared[];
     const u32 warp = threadIdx.x / 32;
     float *slab = reinterpret_cast<float *>(shared) + warp * WeightsColumns::SLAB_FLOATS;
