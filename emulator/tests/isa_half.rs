@@ -164,3 +164,13 @@ fn f16_modifiers() {
         sat(flush(bits(sum(a * b, c))))
     });
 }
+
+/// Threads that each update their own 16 bits of a word do not race, whoever has the other half.
+#[test]
+fn neighbouring_halves_are_updated_in_place() {
+    let body = ".reg .b64 %own, %base; .reg .b16 %h;\n ld.param.u64 %base, [out];\n cvt.u64.u32 %own, %thread;\n\
+        mad.lo.u64 %own, %own, 2, %base;\n st.global.b16 [%own], %a0;\n ld.global.b16 %h, [%own];\n\
+        add.f16 %h, %h, %h;\n st.global.b16 [%own], %h;\n ld.global.b16 %d0, [%own];\n bar.sync 0;";
+    let rows = singles(&[0x3c00; 32]);
+    check("b16 -> b16", body, &rows, |_| 0x4000);
+}

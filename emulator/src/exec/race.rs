@@ -30,13 +30,15 @@ pub(crate) struct Accessor<'a> {
     pub(crate) strong: bool,
 }
 
-// A word, from bit 0: clock 24, strong, several lanes, thread 10, block 22, several warps, several blocks, bytes 4.
+// A word, from bit 0: clock 24, strong, several lanes, thread 10, block 21, apart, several warps, several blocks, bytes 4.
 const CLOCK: u64 = (1 << 24) - 1;
 const STRONG: u64 = 1 << 24;
 const LANES: u64 = 1 << 25;
 const THREAD: u32 = 26;
 const BLOCK: u32 = 36;
-const BLOCK_BITS: u64 = (1 << 22) - 1;
+const BLOCK_BITS: u64 = (1 << 21) - 1;
+/// Different threads read different bytes of the word: who read which is not known.
+const APART: u64 = 1 << 57;
 const WARPS: u64 = 1 << 58;
 const BLOCKS: u64 = 1 << 59;
 const BYTES: u32 = 60;
@@ -60,7 +62,7 @@ impl Word {
     }
     /// Everything but the bytes, the clock and the flags.
     fn who(self) -> u64 {
-        self.0 >> THREAD & (1 << 32) - 1
+        self.0 >> THREAD & (1 << 31) - 1
     }
 }
 
@@ -149,6 +151,10 @@ impl Accessor<'_> {
         if !Self::overlaps(read, mine) || self.is_strong(read, kind) || kind == (Kind::Write { same: true }) {
             return Ok(());
         }
+        // Whoever writes part of a word of which threads read their own parts may be the only reader of it.
+        if read.has(APART) && mine >> BYTES != 15 {
+            return Ok(());
+        }
         if read.has(BLOCKS) {
             // Which blocks is not known: one that acquired anything is given the benefit of the doubt.
             if self.acquired > 0 {
@@ -200,20 +206,21 @@ impl Accessor<'_> {
             return mine;
         }
         let bytes = read.0 & 15 << BYTES;
+        let elsewhere = read.0 & APART | if Self::overlaps(read, mine) { 0 } else { APART };
         if !Self::is_same_block(read, mine) {
-            return mine | bytes | BLOCKS;
+            return mine | bytes | BLOCKS | elsewhere;
         }
         if read.has(BLOCKS) {
-            return read.0 | mine & 15 << BYTES;
+            return read.0 | mine & 15 << BYTES | elsewhere;
         }
         if self.is_past(read) {
             return mine;
         }
         let me = Word(mine);
         let flag = match () {
-            () if read.thread() == me.thread() => 0,
-            () if read.thread() / 32 == me.thread() / 32 => LANES,
-            () => WARPS,
+            () if read.thread() == me.thread() => read.0 & APART,
+            () if read.thread() / 32 == me.thread() / 32 => LANES | elsewhere,
+            () => WARPS | elsewhere,
         };
         mine | bytes | read.0 & SEVERAL | flag
     }

@@ -82,7 +82,7 @@ pub fn equal<T: PartialEq + std::fmt::Debug>(seen: &[T], expected: &[T]) -> Resu
 pub fn erf(x: f64) -> f64 {
     let magnitude = x.abs();
     let scale = 2.0 / std::f64::consts::PI.sqrt();
-    if magnitude < 2.5 {
+    if magnitude < 1.5 {
         let mut term = magnitude;
         let mut sum = magnitude;
         for n in 1..120 {
