@@ -30,6 +30,8 @@ pub enum FaultKind {
     AsyncCopy,
     /// The instruction limit of [`crate::Settings`] was reached.
     Timeout,
+    /// More threads or shared memory than a block can have.
+    OutOfResources,
     /// The stack (local memory of calls) overflowed.
     StackOverflow,
 }
@@ -43,6 +45,7 @@ impl FaultKind {
             FaultKind::Assert => 710,
             FaultKind::UnsupportedInstruction => 218,
             FaultKind::InvalidPc => 718,
+            FaultKind::OutOfResources => 701,
             FaultKind::Timeout => 702,
             FaultKind::Trap
             | FaultKind::Uninitialised
@@ -67,6 +70,7 @@ impl FaultKind {
             FaultKind::Barrier => "barrier misuse",
             FaultKind::Collective => "warp collective misuse",
             FaultKind::AsyncCopy => "asynchronous copy misuse",
+            FaultKind::OutOfResources => "too many resources requested",
             FaultKind::Timeout => "instruction limit reached",
             FaultKind::StackOverflow => "stack overflow",
         }

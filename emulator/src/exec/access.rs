@@ -195,26 +195,43 @@ impl BlockState<'_> {
         bytes: u32,
     ) -> Step<()> {
         check_alignment(warp, addresses, active, bytes)?;
-        let end = u64::from(self.shared.len());
-        for lane in lanes_of(active) {
-            let address = addresses[lane];
-            if address > end || u64::from(bytes) > end - address {
-                let message = format!(
-                    "access of {bytes} bytes at shared offset {address:#x}, beyond the {end} bytes of the block"
-                );
-                let finding = Finding::new(FaultKind::IllegalAddress, message).address(address);
-                return Err(finding.thread(warp * 32 + lane as u32));
-            }
-            if self.launch.spec.settings.checks.async_copies && self.shared.is_pending(address as u32, bytes)
-            {
-                let message = format!(
-                    "shared offset {address:#x} is the destination of a cp.async that nobody waited for"
-                );
-                let finding = Finding::new(FaultKind::AsyncCopy, message).address(address);
-                return Err(finding.thread(warp * 32 + lane as u32));
+        // Accesses are no longer than 32 bytes: nothing wraps.
+        let last = i64::from(self.shared.len()) - i64::from(bytes);
+        let mut beyond = 0u32;
+        for (lane, &address) in addresses.iter().enumerate() {
+            beyond |= u32::from(address > last.max(0) as u64) << lane;
+        }
+        if last < 0 {
+            beyond = u32::MAX;
+        }
+        if beyond & active != 0 {
+            return Err(self.beyond_shared(warp, addresses, beyond & active, bytes));
+        }
+        if self.shared.has_pending() && self.launch.spec.settings.checks.async_copies {
+            for lane in lanes_of(active) {
+                self.check_pending(warp, lane as u32, addresses[lane] as u32, bytes)?;
             }
         }
         Ok(())
+    }
+
+    #[cold]
+    fn beyond_shared(&self, warp: u32, addresses: &[u64; LANES], lanes: u32, bytes: u32) -> Box<Finding> {
+        let (lane, end) = (lanes.trailing_zeros(), self.shared.len());
+        let address = addresses[lane as usize];
+        let message = format!(
+            "access of {bytes} bytes at shared offset {address:#x}, beyond the {end} bytes of the block"
+        );
+        Finding::new(FaultKind::IllegalAddress, message).address(address).thread(warp * 32 + lane)
+    }
+
+    fn check_pending(&self, warp: u32, lane: u32, at: u32, bytes: u32) -> Step<()> {
+        if !self.shared.is_pending(at, bytes) {
+            return Ok(());
+        }
+        let message =
+            format!("shared offset {at:#x} is the destination of a cp.async that nobody waited for");
+        Err(Finding::new(FaultKind::AsyncCopy, message).address(at.into()).thread(warp * 32 + lane))
     }
 
     /// Checks and notes of a shared read by one lane, checked already by `check_shared`.
@@ -251,6 +268,9 @@ impl BlockState<'_> {
         let (bytes, width) = (access.bytes(), u32::from(access.width));
         self.check_shared(warp, addresses, active, bytes)?;
         self.counts.shared_loads.count(addresses, active, bytes);
+        if self.load_broadcast(warp, access, addresses, active, values)? {
+            return Ok(());
+        }
         for lane in lanes_of(active) {
             let at = addresses[lane] as u32;
             self.note_shared_read(warp, lane as u32, at, bytes, access.strong)?;
@@ -259,6 +279,35 @@ impl BlockState<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The frequent load of one address by all lanes, at the cost of one. Returns whether it was one.
+    fn load_broadcast(
+        &mut self,
+        warp: u32,
+        access: &Access,
+        addresses: &[u64; LANES],
+        active: u32,
+        values: &mut Values,
+    ) -> Step<bool> {
+        let lane = active.trailing_zeros() & 31;
+        let address = addresses[lane as usize];
+        if active.count_ones() < 2 || access.strong || !uniform(addresses, active, address) {
+            return Ok(false);
+        }
+        let (at, bytes, width) = (address as u32, access.bytes(), u32::from(access.width));
+        let checks = self.launch.spec.settings.checks;
+        if checks.uninitialised && !self.shared.is_written(at, bytes) {
+            return Ok(false);
+        }
+        let who = Who { warp, lane, clocks: &self.clocks, strong: false };
+        if checks.shared_races && !self.shared.note_broadcast(who, at, bytes) {
+            return Ok(false);
+        }
+        for (k, values) in values[..access.values.len()].iter_mut().enumerate() {
+            *values = [self.shared.get(at + k as u32 * width, width); LANES];
+        }
+        Ok(true)
     }
 
     fn store_shared(
@@ -364,6 +413,15 @@ impl BlockState<'_> {
     ) -> Step<()> {
         let (bytes, width) = (access.bytes() as usize, access.width as usize);
         let params = self.launch.spec.params;
+        if matches!(access.base, Base::Absolute) {
+            let at = access.offset as usize;
+            if at.checked_add(bytes).is_some_and(|end| end <= params.len()) {
+                for (k, values) in values[..access.values.len()].iter_mut().enumerate() {
+                    *values = [param(params, at + k * width, width); LANES];
+                }
+                return Ok(());
+            }
+        }
         for lane in lanes_of(active) {
             let at = usize::try_from(addresses[lane]).unwrap_or(usize::MAX);
             let Some(data) = at.checked_add(bytes).and_then(|end| params.get(at..end)) else {
@@ -374,13 +432,27 @@ impl BlockState<'_> {
                 return Err(Finding::new(FaultKind::IllegalAddress, message).thread(warp * 32 + lane as u32));
             };
             for (k, values) in values[..access.values.len()].iter_mut().enumerate() {
-                let mut word = [0; 8];
-                word[..width].copy_from_slice(&data[k * width..(k + 1) * width]);
-                values[lane] = u64::from_le_bytes(word);
+                values[lane] = param(data, k * width, width);
             }
         }
         Ok(())
     }
+}
+
+fn param(data: &[u8], at: usize, width: usize) -> u64 {
+    let mut word = [0; 8];
+    word[..width].copy_from_slice(&data[at..at + width]);
+    u64::from_le_bytes(word)
+}
+
+/// Whether all active lanes have that address.
+#[inline(always)]
+fn uniform(addresses: &[u64; LANES], active: u32, address: u64) -> bool {
+    let mut other = 0u32;
+    for (lane, &a) in addresses.iter().enumerate() {
+        other |= u32::from(a != address) << lane;
+    }
+    other & active == 0
 }
 
 #[inline(always)]

@@ -102,9 +102,7 @@ impl BlockState<'_> {
     ) -> Step<()> {
         let callee = &self.launch.code.functions[function as usize];
         let caller = warp.groups[group];
-        if warp.local.len() / LANES * 4 + callee.local_bytes as usize > STACK_LIMIT
-            || warp.frames.len() > 1 << 14
-        {
+        if warp.stack_bytes() + callee.local_bytes as usize > STACK_LIMIT || warp.is_deep() {
             let message = format!("calls are nested {} deep", warp.frames[caller.frame as usize].depth);
             return Err(Finding::new(FaultKind::StackOverflow, message).lanes(warp.index, active));
         }
@@ -168,7 +166,7 @@ impl BlockState<'_> {
                 let format = self.text(warp, lane, a)?;
                 let text = printf::format(
                     &format,
-                    |offset, bytes| self.byte_value(warp, lane, b + offset, bytes),
+                    |offset, bytes| self.byte_value(warp, lane, b.wrapping_add(offset), bytes),
                     |at| self.text(warp, lane, at),
                 )?;
                 printf::write(&text);
@@ -187,9 +185,9 @@ impl BlockState<'_> {
                 );
                 return Err(Finding::new(FaultKind::Assert, message).thread(warp.index * 32 + lane as u32));
             }
-            // The device heap: allocations like any other, but a launch only sees those made before it began.
-            Builtin::Malloc => 0,
-            Builtin::Free => 0,
+            // The device heap is the device's memory. Null, when there is no more, is what the program must check.
+            Builtin::Malloc => self.launch.spec.memory.alloc(a).unwrap_or(0),
+            Builtin::Free => self.release(warp.index, lane, a)?,
         };
         if let Some(&(at, size)) = site.returns.first() {
             local_set(&mut warp.local, lane, base + at as usize, if size == 8 { 8 } else { 4 }, result);
@@ -197,11 +195,20 @@ impl BlockState<'_> {
         Ok(())
     }
 
+    fn release(&self, warp: u32, lane: usize, address: u64) -> Step<u64> {
+        if address != 0 && self.launch.spec.memory.free(address).is_err() {
+            let message = format!("free of {address:#x}, which malloc did not return");
+            let finding = Finding::new(FaultKind::IllegalAddress, message).address(address);
+            return Err(finding.thread(warp * 32 + lane as u32));
+        }
+        Ok(0)
+    }
+
     /// Reads a value through a generic address, byte by byte where it is not aligned.
     fn byte_value(&self, warp: &Warp, lane: usize, address: u64, bytes: u32) -> Step<u64> {
         let mut value = 0;
         for k in 0..u64::from(bytes) {
-            value |= u64::from(self.byte_at(warp, lane, address + k)?) << (8 * k);
+            value |= u64::from(self.byte_at(warp, lane, address.wrapping_add(k))?) << (8 * k);
         }
         Ok(value)
     }
@@ -238,7 +245,7 @@ impl BlockState<'_> {
         const LONGEST: u64 = 1 << 16;
         let mut text = Vec::new();
         for k in 0..LONGEST {
-            match self.byte_at(warp, lane, address + k)? {
+            match self.byte_at(warp, lane, address.wrapping_add(k))? {
                 0 => break,
                 byte => text.push(byte),
             }

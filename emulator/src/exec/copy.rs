@@ -54,7 +54,7 @@ impl BlockState<'_> {
                 let who = Who { warp: warp.index, lane: lane as u32, clocks: &self.clocks, strong: false };
                 self.shared.check_future_write(who, at, bytes)?;
             }
-            if self.shared.is_pending(at, bytes) {
+            if self.launch.spec.settings.checks.async_copies && self.shared.is_pending(at, bytes) {
                 let message = format!("cp.async into shared offset {at:#x}, where another is pending");
                 let finding = Finding::new(FaultKind::AsyncCopy, message).address(at.into());
                 return Err(finding.thread(warp.index * 32 + lane as u32));

@@ -59,10 +59,11 @@ pub(crate) fn check_alignment(warp: u32, addresses: &[u64; LANES], active: u32, 
 }
 
 impl<'a> BlockState<'a> {
-    fn allocation_at(&self, address: u64) -> Option<&'a Allocation> {
+    /// The allocation at or below an address: of those the launch began with, else of those it made itself.
+    fn allocation_at(&self, address: u64) -> Option<Allocation> {
         let all = &self.launch.allocations;
-        let index = all.partition_point(|a| a.base <= address).checked_sub(1)?;
-        Some(&all[index])
+        let below = all.partition_point(|a| a.base <= address).checked_sub(1).map(|index| all[index]);
+        below.filter(|a| address - a.base < a.size).or_else(|| self.launch.spec.memory.allocation(address))
     }
 
     /// Splits the active lanes by arena, having checked that every access lies in an allocation.

@@ -148,10 +148,10 @@ macro_rules! dispatch {
     }};
 }
 
-macro_rules! lift {
-    ($map:ident, $each:ident, $test:ident, $map_body:ident, $each_body:ident, $test_body:ident, $($T:ident $x:ident $i:tt),+) => {
+macro_rules! lift_map {
+    ($name:ident, $body:ident, $($T:ident $x:ident $i:tt),+) => {
         #[inline(always)]
-        unsafe fn $map_body<$($T: Lane,)+ DD: Lane, FN: Fn($($T),+) -> DD>(f: &FN, rows: Rows, args: &Args, mask: u32) {
+        unsafe fn $body<$($T: Lane,)+ DD: Lane, FN: Fn($($T),+) -> DD>(f: &FN, rows: Rows, args: &Args, mask: u32) {
             // SAFETY: the caller vouches for the rows.
             unsafe {
                 let mut out = rows.load::<DD::Cell>(args.d);
@@ -165,16 +165,20 @@ macro_rules! lift {
         }
 
         /// Lifts a function cheap enough to compute in all lanes.
-        pub(crate) fn $map<$($T: Lane + 'static,)+ DD: Lane + 'static, FN>(f: FN) -> LaneOp
+        pub(crate) fn $name<$($T: Lane + 'static,)+ DD: Lane + 'static, FN>(f: FN) -> LaneOp
         where
             FN: Fn($($T),+) -> DD + Send + Sync + 'static,
         {
             dispatch!(($($T,)+ DD), ($($T: Lane,)+ DD: Lane, FN: Fn($($T),+) -> DD), f,
-                (rows: Rows, args: &Args, mask: u32), $map_body)
+                (rows: Rows, args: &Args, mask: u32), $body)
         }
+    };
+}
 
+macro_rules! lift_each {
+    ($name:ident, $body:ident, $($T:ident $x:ident $i:tt),+) => {
         #[inline(always)]
-        unsafe fn $each_body<$($T: Lane,)+ DD: Lane, FN: Fn($($T,)+ Noise) -> DD>(f: &FN, rows: Rows, args: &Args, mask: u32) {
+        unsafe fn $body<$($T: Lane,)+ DD: Lane, FN: Fn($($T,)+ Noise) -> DD>(f: &FN, rows: Rows, args: &Args, mask: u32) {
             // SAFETY: the caller vouches for the rows.
             unsafe {
                 let mut out = rows.load::<DD::Cell>(args.d);
@@ -190,16 +194,20 @@ macro_rules! lift {
         }
 
         /// Lifts a function too costly to compute in lanes that do not want it, or one that takes noise.
-        pub(crate) fn $each<$($T: Lane + 'static,)+ DD: Lane + 'static, FN>(f: FN) -> LaneOp
+        pub(crate) fn $name<$($T: Lane + 'static,)+ DD: Lane + 'static, FN>(f: FN) -> LaneOp
         where
             FN: Fn($($T,)+ Noise) -> DD + Send + Sync + 'static,
         {
             dispatch!(($($T,)+ DD), ($($T: Lane,)+ DD: Lane, FN: Fn($($T,)+ Noise) -> DD), f,
-                (rows: Rows, args: &Args, mask: u32), $each_body)
+                (rows: Rows, args: &Args, mask: u32), $body)
         }
+    };
+}
 
+macro_rules! lift_test {
+    ($name:ident, $body:ident, $($T:ident $x:ident $i:tt),+) => {
         #[inline(always)]
-        unsafe fn $test_body<$($T: Lane,)+ FN: Fn($($T),+) -> bool>(f: &FN, rows: Rows, args: &Args) -> u32 {
+        unsafe fn $body<$($T: Lane,)+ FN: Fn($($T),+) -> bool>(f: &FN, rows: Rows, args: &Args) -> u32 {
             // SAFETY: the caller vouches for the rows.
             unsafe {
                 $(let $x = rows.load::<$T::Cell>(args.s[$i]);)+
@@ -212,20 +220,24 @@ macro_rules! lift {
         }
 
         /// Lifts a predicate.
-        pub(crate) fn $test<$($T: Lane + 'static,)+ FN>(f: FN) -> TestOp
+        pub(crate) fn $name<$($T: Lane + 'static,)+ FN>(f: FN) -> TestOp
         where
             FN: Fn($($T),+) -> bool + Send + Sync + 'static,
         {
             dispatch!(($($T),+), ($($T: Lane,)+ FN: Fn($($T),+) -> bool), f,
-                (rows: Rows, args: &Args) -> u32, $test_body)
+                (rows: Rows, args: &Args) -> u32, $body)
         }
     };
 }
 
-lift!(map1, each1, test1, map1_body, each1_body, test1_body, A a 0);
-lift!(map2, each2, test2, map2_body, each2_body, test2_body, A a 0, B b 1);
-lift!(map3, each3, test3, map3_body, each3_body, test3_body, A a 0, B b 1, C c 2);
-lift!(map4, each4, test4, map4_body, each4_body, test4_body, A a 0, B b 1, C c 2, D d 3);
+lift_map!(map1, map1_body, A a 0);
+lift_map!(map2, map2_body, A a 0, B b 1);
+lift_map!(map3, map3_body, A a 0, B b 1, C c 2);
+lift_map!(map4, map4_body, A a 0, B b 1, C c 2, D d 3);
+lift_each!(each1, each1_body, A a 0);
+lift_each!(each2, each2_body, A a 0, B b 1);
+lift_test!(test1, test1_body, A a 0);
+lift_test!(test2, test2_body, A a 0, B b 1);
 
 /// `selp`: the first source where the predicate holds, else the second.
 pub(crate) fn select<T: Lane + 'static>(pred: u32, negated: bool) -> LaneOp {

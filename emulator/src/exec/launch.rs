@@ -188,7 +188,8 @@ impl<'a> Launch<'a> {
         for block in queue.idle.iter().chain(&queue.suspended) {
             block.state.counts.add_to(&mut counters, self.code);
         }
-        for allocation in &self.allocations {
+        // Memory that the kernel allocated itself counts too.
+        for allocation in spec.memory.snapshot() {
             let Some(arena) = spec.memory.arena(allocation.base) else { continue };
             let [loads, stores] = arena.collect(allocation.base, allocation.size);
             counters.global_loads.unique_sectors += loads.0;

@@ -24,11 +24,16 @@ mod warp;
 pub(crate) mod window;
 
 use crate::counters::Counters;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::memory::GlobalMemory;
 use crate::program::Kernel;
 use crate::settings::Settings;
 use std::sync::Arc;
+
+/// Threads of a block, on every device.
+const MAX_THREADS: u32 = 1024;
+/// Shared memory of a block in bytes, on the largest device.
+const MAX_SHARED: u64 = 228 << 10;
 
 /// Properties of the device that programs can see.
 #[derive(Clone, Debug)]
@@ -72,8 +77,14 @@ pub struct LaunchSpec<'a> {
 /// # Errors
 /// The first finding: of a block, or that the kernel holds an instruction which is not supported.
 pub fn launch(spec: &LaunchSpec<'_>) -> Result<Counters, Fault> {
+    let threads = spec.block.iter().try_fold(1u32, |all, &n| all.checked_mul(n));
+    let shared = u64::from(spec.kernel.static_shared) + u64::from(spec.dynamic_shared);
+    if threads.is_none_or(|n| n > MAX_THREADS) || shared > MAX_SHARED {
+        let message = format!("a block of {:?} threads with {shared} bytes of shared memory", spec.block);
+        return Err(report::at_launch(spec, FaultKind::OutOfResources, message));
+    }
     match &spec.kernel.code {
         Ok(code) => launch::run(spec, code),
-        Err(why) => Err(report::unsupported(spec.kernel, why, spec.grid, spec.block)),
+        Err(why) => Err(report::unsupported(spec, why)),
     }
 }

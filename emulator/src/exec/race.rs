@@ -173,7 +173,7 @@ impl Accessor<'_> {
 
     #[cold]
     fn released(&self, word: Word) -> bool {
-        let block = word.block() as u32 - 1;
+        let block = (word.block() as u32).wrapping_sub(1);
         self.order.is_released(block, word.thread() / 32, word.clock(), self.acquired)
     }
 
@@ -184,9 +184,9 @@ impl Accessor<'_> {
         let whom = if other.has(BLOCKS) {
             "several blocks".to_string()
         } else if other.has(LANES | WARPS) {
-            format!("several threads of block {}", other.block() - 1)
+            format!("several threads of block {}", other.block().wrapping_sub(1))
         } else {
-            format!("thread {} of block {}", other.thread(), other.block() - 1)
+            format!("thread {} of block {}", other.thread(), other.block().wrapping_sub(1))
         };
         let order = if Self::is_same_block(other, mine) { "a barrier" } else { "a fence and an atomic" };
         let message = format!(

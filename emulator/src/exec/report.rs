@@ -1,11 +1,12 @@
 //! Findings as reports: what a block knows, with the places in the PTX and the source.
 
+use super::LaunchSpec;
 use super::block::BlockState;
 use super::finding::Finding;
 use super::launch::Launch;
 use crate::fault::{Fault, FaultKind, SourceLocation};
 use crate::memory::Allocation;
-use crate::program::{Kernel, Unsupported};
+use crate::program::Unsupported;
 
 /// The report of a finding.
 pub(super) fn fault(launch: &Launch<'_>, block: &BlockState<'_>, finding: Finding) -> Fault {
@@ -64,19 +65,25 @@ fn location(launch: &Launch<'_>, loc: u32) -> Option<SourceLocation> {
 }
 
 /// The report of a kernel that cannot be executed.
-pub(super) fn unsupported(kernel: &Kernel, why: &Unsupported, grid: [u32; 3], block: [u32; 3]) -> Fault {
+pub(super) fn unsupported(spec: &LaunchSpec<'_>, why: &Unsupported) -> Fault {
+    let fault = at_launch(spec, FaultKind::UnsupportedInstruction, why.message.clone());
+    Fault { ptx_line: why.line, ptx_text: why.text.clone(), ..fault }
+}
+
+/// The report of a launch that did not begin.
+pub(super) fn at_launch(spec: &LaunchSpec<'_>, kind: FaultKind, message: String) -> Fault {
     Fault {
-        kind: FaultKind::UnsupportedInstruction,
-        kernel: kernel.name.clone(),
-        grid,
-        block,
+        kind,
+        kernel: spec.kernel.name.clone(),
+        grid: spec.grid,
+        block: spec.block,
         block_idx: [0; 3],
         threads: Vec::new(),
-        ptx_line: why.line,
-        ptx_text: why.text.clone(),
+        ptx_line: 0,
+        ptx_text: String::new(),
         loc: None,
         address: None,
         allocation: None,
-        message: why.message.clone(),
+        message,
     }
 }

@@ -113,6 +113,11 @@ impl Shared {
     }
 
     #[inline(always)]
+    pub(crate) fn has_pending(&self) -> bool {
+        self.any_pending != 0
+    }
+
+    #[inline(always)]
     pub(crate) fn is_pending(&self, at: u32, bytes: u32) -> bool {
         if self.any_pending == 0 {
             return false;
@@ -153,6 +158,22 @@ impl Shared {
             byte += 4;
         }
         Ok(())
+    }
+
+    /// Notes a read of the same bytes by several lanes, if no recent write makes it matter which ones they are.
+    #[inline(always)]
+    pub(crate) fn note_broadcast(&mut self, who: Who<'_>, at: u32, bytes: u32) -> bool {
+        let floor = who.clocks.floor(who.warp);
+        let cells = at as usize / 4..(at + bytes).div_ceil(4) as usize;
+        if self.shadow[cells.clone()].iter().any(|cell| cell.write_clock >= floor) {
+            return false;
+        }
+        let (first, count) = (at % 4, bytes.min(4));
+        for cell in &mut self.shadow[cells] {
+            mark_read(cell, who, first, count, floor);
+            cell.read_lanes[first as usize..(first + count) as usize].fill(SEVERAL);
+        }
+        true
     }
 
     /// Notes a write of up to 16 bytes; a finding if a read or write of them was not ordered before it. `same` says
@@ -252,12 +273,17 @@ fn check_readers(cell: &Shadow, who: Who<'_>, byte: u32, first: u32, count: u32)
 
 #[inline(always)]
 fn mark_read(cell: &mut Shadow, who: Who<'_>, first: u32, count: u32, floor: u32) {
-    let now = who.clocks.now(who.warp);
+    let (now, bit) = (who.clocks.now(who.warp), 1 << who.warp);
     if cell.read_clock < floor {
         cell.read_clock = now;
-        cell.read_warps = 1 << who.warp;
+        cell.read_warps = bit;
         cell.read_lanes = [NO_LANE; 4];
-    } else if cell.read_warps != 1 << who.warp || cell.read_clock != now {
+    } else if cell.read_clock == now && cell.read_warps & !bit != 0 {
+        // Other warps read it in the same interval: whose lane it was no longer matters.
+        cell.read_warps |= bit;
+        cell.read_lanes[first as usize..(first + count) as usize].fill(SEVERAL);
+        return;
+    } else if cell.read_clock != now || cell.read_warps != bit {
         merge_read(cell, who, now);
     }
     for lane in &mut cell.read_lanes[first as usize..(first + count) as usize] {

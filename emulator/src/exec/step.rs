@@ -182,7 +182,7 @@ impl BlockState<'_> {
                 write_cell(rows, *d, active, &values);
             }
             Op::FrameAddress { offset, d } => {
-                let address = u64::from(warp.frames[frame as usize].local + offset);
+                let address = u64::from(warp.frames[frame as usize].local.wrapping_add(*offset));
                 write_cell(rows, *d, active, &[address; LANES]);
             }
             Op::Atomic(atomic) => self.atomic(warp, frame, rows, atomic, active)?,

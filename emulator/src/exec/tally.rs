@@ -6,6 +6,9 @@ use super::lanes::LANES;
 use crate::counters::{Class, Counters, SharedTraffic, Traffic};
 use crate::program::code::{Code, Op};
 
+/// Words of the largest access, `v8.b32`.
+const MAX_WORDS: usize = 8;
+
 /// Counts of the blocks that one block state has run.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -25,18 +28,27 @@ pub(crate) struct Tally {
 
 impl SharedTraffic {
     /// Counts a request. Lanes that access the same word share it; a bank serves one word per pass. Accesses of 8
-    /// and 16 bytes go in two and four parts of the warp, as on hardware.
+    /// and 16 bytes go in two and four parts of the warp, as on hardware, unless one pass serves them all.
     pub(crate) fn count(&mut self, addresses: &[u64; LANES], active: u32, bytes: u32) {
         self.requests += 1;
         self.bytes += u64::from(active.count_ones() * bytes);
-        let parts = bytes.div_ceil(4).max(1) as usize;
-        let lanes = LANES / parts.min(4);
-        for part in 0..LANES / lanes {
+        let parts = bytes.div_ceil(4).clamp(1, 4) as usize;
+        if active == u32::MAX && is_contiguous(addresses, bytes) && bytes >= 4 {
+            self.wavefronts += parts as u64;
+            self.ideal_wavefronts += parts as u64;
+            return;
+        }
+        let (whole, ideal) = passes(addresses, active, bytes);
+        self.ideal_wavefronts += ideal;
+        if parts == 1 || whole == 1 {
+            self.wavefronts += whole;
+            return;
+        }
+        let lanes = LANES / parts;
+        for part in 0..parts {
             let mask = (u32::MAX >> (32 - lanes)) << (part * lanes);
             if active & mask != 0 {
-                let (passes, ideal) = passes(addresses, active & mask, bytes);
-                self.wavefronts += passes;
-                self.ideal_wavefronts += ideal;
+                self.wavefronts += passes(addresses, active & mask, bytes).0;
             }
         }
     }
@@ -58,14 +70,27 @@ impl SharedTraffic {
     }
 }
 
+/// Whether lane after lane follows the one before, from a multiple of the whole request on or not.
+fn is_contiguous(addresses: &[u64; LANES], bytes: u32) -> bool {
+    let mut apart = 0;
+    for (lane, &address) in addresses.iter().enumerate() {
+        apart |= address ^ (addresses[0] + lane as u64 * u64::from(bytes));
+    }
+    apart == 0
+}
+
 /// Passes over the banks, and what as many distinct words would need without conflicts.
 fn passes(addresses: &[u64; LANES], active: u32, bytes: u32) -> (u64, u64) {
-    let mut words = [u32::MAX; 128];
+    let mut words = [u32::MAX; 32 * MAX_WORDS];
     let mut count = 0;
     let mut load = [0u8; 32];
     let mut highest = 0;
     for lane in lanes_of(active) {
         let first = addresses[lane] as u32 / 4;
+        // Lanes of a broadcast repeat the word before.
+        if bytes <= 4 && highest == first + 1 {
+            continue;
+        }
         for word in first..first + bytes.div_ceil(4) {
             // Ascending words, the usual case, need no search.
             if word + 1 > highest {

@@ -150,6 +150,18 @@ impl Warp {
         }
     }
 
+    /// Local memory of a thread, of all its frames.
+    pub(crate) fn stack_bytes(&self) -> usize {
+        self.local.len() / LANES * 4
+    }
+
+    /// Whether calls have nested so deep that the host would run out of room for their registers.
+    pub(crate) fn is_deep(&self) -> bool {
+        const FRAMES: usize = 1 << 14;
+        const ROWS: usize = 1 << 18;
+        self.frames.len() >= FRAMES || self.rows.len() >= ROWS
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.groups.is_empty()
     }

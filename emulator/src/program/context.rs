@@ -79,7 +79,7 @@ impl<'m> Context<'m> {
             }
             match variable.size {
                 Some(size) if !(variable.external && size == 0) => {
-                    at = at.next_multiple_of(variable.align);
+                    at = aligned(at, variable.align);
                     self.shared.insert((scope, variable.name), at);
                     at = at.saturating_add(size as u32);
                 }
@@ -89,7 +89,7 @@ impl<'m> Context<'m> {
                 }
             }
         }
-        let begin = at.next_multiple_of(dynamic_align);
+        let begin = aligned(at, dynamic_align);
         for key in dynamic {
             self.shared.insert(key, begin);
         }
@@ -139,6 +139,11 @@ impl<'m> Context<'m> {
         }
         position
     }
+}
+
+/// The next multiple of an alignment; sizes that no device has stay as large as they are.
+pub(super) fn aligned(at: u32, align: u32) -> u32 {
+    at.checked_next_multiple_of(align.max(1)).unwrap_or(u32::MAX)
 }
 
 fn mentions(operand: &crate::ptx::ast::Operand<'_>, name: &str) -> bool {

@@ -242,7 +242,7 @@ fn parameters(variables: &[ast::Variable<'_>]) -> (Vec<Param>, u32) {
     let mut params = Vec::with_capacity(variables.len());
     for variable in variables {
         let (size, align) = (context::size_of(variable) as u32, variable.align.max(1));
-        at = at.next_multiple_of(align);
+        at = context::aligned(at, align);
         params.push(Param { offset: at, size, align });
         at = at.saturating_add(size);
     }

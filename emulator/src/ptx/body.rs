@@ -6,7 +6,7 @@ use super::parser::{MAX_DEPTH, Parser, Result_, space};
 use std::collections::HashMap;
 
 /// Registers of one function beyond which a text is refused.
-const MAX_REGISTERS: usize = 1 << 20;
+const MAX_REGISTERS: usize = 1 << 16;
 
 /// Whether a word after a register selects bytes or halves of it (`b3`, `h10`, `b7654`).
 fn is_part(word: &str) -> bool {

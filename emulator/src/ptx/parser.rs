@@ -9,6 +9,11 @@ use std::collections::HashMap;
 /// Nesting of initialiser lists and scopes beyond which a text is refused.
 pub(super) const MAX_DEPTH: u32 = 64;
 
+/// Size of a variable beyond which a text is refused.
+const MAX_BYTES: u64 = 1 << 31;
+/// The same for parameters, local and shared memory.
+const MAX_LOCAL_BYTES: u64 = 512 << 10;
+
 /// Parses the text of a module.
 ///
 /// # Errors
@@ -123,9 +128,10 @@ impl<'a> Parser<'a> {
             }
             "address_size" => {
                 self.at += 1;
-                if self.int()? != 64 {
+                if self.peek() != Token::Int(64) {
                     return self.error("only .address_size 64 is supported");
                 }
+                self.at += 1;
             }
             "file" => self.file()?,
             "loc" => {
@@ -326,13 +332,17 @@ impl<'a> Parser<'a> {
             variable.strides.insert(0, variable.size.unwrap_or(0));
             let product = variable.size.zip(*dim).map(|(size, dim)| size.checked_mul(dim));
             variable.size = match product {
-                Some(Some(size)) if size < 1 << 40 => Some(size),
+                Some(Some(size)) if size < MAX_BYTES => Some(size),
                 Some(_) => return self.error("array is too large"),
                 None => None,
             };
         }
         if dims.is_empty() {
             variable.strides = element.into_iter().collect();
+        }
+        let small = matches!(variable.space, Space::Local | Space::Param | Space::Shared);
+        if small && variable.size.is_some_and(|size| size > MAX_LOCAL_BYTES) {
+            return self.error(format!("'{}' is too large for its space", variable.name));
         }
         Ok(())
     }

@@ -91,6 +91,9 @@ impl<'m> Decoder<'_, 'm> {
             return Err(format!("'{}' takes {} values", i.opcode(), count.unwrap_or(1)));
         }
         let width = ty.bytes().min(8) as u8;
+        if usize::from(width) * values.len() > 32 || ty.bits() == 128 && count.is_some() {
+            return Err(unsupported(i));
+        }
         Ok(Access { space, base, offset, width, signed: ty.is_signed(), strong: is_strong(i), values })
     }
 
@@ -156,6 +159,9 @@ impl<'m> Decoder<'_, 'm> {
                 self.atom_cells(d, bits)?
             }
         };
+        if returns == 1 && dst.len() != src.len() {
+            return Err("results and sources differ in number".into());
+        }
         let swap = match op {
             AtomOp::Cas => {
                 let b = self.operand(i, returns + 2)?;
@@ -178,6 +184,9 @@ impl<'m> Decoder<'_, 'm> {
             &Operand::Sink => Ok(Cell { row: NO_ROW, bits: bits as u8 }),
             other => this.any_source(other, bits),
         };
+        if !matches!(elements.len(), 1 | 2 | 4 | 8) || elements.len() as u32 * bits > 256 {
+            return Err("a vector of an unexpected length".into());
+        }
         elements.iter().map(|element| cell(self, element)).collect()
     }
 

@@ -79,7 +79,7 @@ pub(super) fn function<'m>(
         loc: 0,
     };
     decoder.place_registers().map_err(|message| (function.line, message))?;
-    decoder.place_frame();
+    decoder.place_frame().map_err(|message| (function.line, message))?;
     decoder.run()
 }
 
@@ -108,7 +108,7 @@ impl<'m> Decoder<'_, 'm> {
     }
 
     /// Lays out local memory: parameters and results of the function, then its variables.
-    fn place_frame(&mut self) {
+    fn place_frame(&mut self) -> Decode<()> {
         use crate::ptx::ast::Space;
         let mut at = 0u32;
         if !self.function.entry {
@@ -122,7 +122,7 @@ impl<'m> Decoder<'_, 'm> {
                 self.frame_sizes.insert(variable.name, size);
                 let slots = if list == 0 { &mut self.code.params } else { &mut self.code.returns };
                 slots.push((at, size));
-                at += size;
+                at = grown(at, size)?;
             }
         }
         for variable in &self.body.variables {
@@ -137,9 +137,10 @@ impl<'m> Decoder<'_, 'm> {
             at = at.next_multiple_of(variable.align.max(8));
             self.frame.insert(variable.name, at);
             self.frame_sizes.insert(variable.name, size);
-            at += size;
+            at = grown(at, size)?;
         }
         self.code.local_bytes = at.next_multiple_of(16);
+        Ok(())
     }
 
     fn run(mut self) -> Result<Decoded, (u32, String)> {
@@ -262,6 +263,12 @@ impl<'m> Decoder<'_, 'm> {
     ) {
         self.emit(Op::Test { run, args: args(0, sources), p, q, combine }, Class::Compare);
     }
+}
+
+/// The end of a frame that holds so many bytes more.
+fn grown(at: u32, size: u32) -> Decode<u32> {
+    const LARGEST: u32 = 512 << 10;
+    at.checked_add(size).filter(|&end| end <= LARGEST).ok_or_else(|| "too much local memory".to_string())
 }
 
 fn args(d: Row, sources: &[Row]) -> Args {

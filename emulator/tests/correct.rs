@@ -1,0 +1,165 @@
+//! Programs that synchronise correctly: right results, and no findings, in every schedule.
+
+mod kernel;
+
+use kernel::Arg::{I32, Ptr};
+use kernel::Gpu;
+use vgpu::counters::Counters;
+use vgpu::fault::Fault;
+
+const PROGRAMS: &str = include_str!("programs/correct.ptx");
+
+fn ok(result: Result<Counters, Fault>) -> Counters {
+    result.unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+fn schedules() -> impl Iterator<Item = Gpu> {
+    (0..6).map(|seed| {
+        let mut gpu = Gpu::new();
+        gpu.settings.seed = seed;
+        gpu.settings.threads = 1 + seed as usize % 3;
+        gpu
+    })
+}
+
+#[test]
+fn double_buffered_gemm() {
+    let n = 96;
+    let a: Vec<f32> = (0..n * n).map(|i| (i * 7 % 13) as f32).collect();
+    let b: Vec<f32> = (0..n * n).map(|i| (i * 5 % 11) as f32).collect();
+    for gpu in schedules() {
+        let module = gpu.load(PROGRAMS);
+        let (pa, pb, pc) = (gpu.upload(&a), gpu.upload(&b), gpu.fresh((n * n * 4) as u64));
+        ok(gpu.run(
+            &module,
+            "gemm_cp_async",
+            [3, 3, 1],
+            [256, 1, 1],
+            &[Ptr(pa), Ptr(pb), Ptr(pc), I32(n as i32)],
+        ));
+        let c: Vec<f32> = gpu.download(pc, n * n);
+        for i in 0..n {
+            for j in 0..n {
+                let expected: f32 = (0..n).map(|k| a[i * n + k] * b[k * n + j]).sum();
+                assert_eq!(c[i * n + j], expected, "({i}, {j})");
+            }
+        }
+    }
+}
+
+#[test]
+fn specialised_warps_with_named_barriers() {
+    for gpu in schedules() {
+        let rounds = 9;
+        let x: Vec<f32> = (0..rounds * 32).map(|i| i as f32).collect();
+        let (px, out) = (gpu.upload(&x), gpu.fresh(4));
+        ok(gpu.run(
+            &gpu.load(PROGRAMS),
+            "reduce_specialised",
+            [1; 3],
+            [64, 1, 1],
+            &[Ptr(px), Ptr(out), I32(rounds)],
+        ));
+        assert_eq!(gpu.download::<f32>(out, 1)[0], x.iter().sum::<f32>());
+    }
+}
+
+#[test]
+fn last_block_and_grid_barrier() {
+    for mut gpu in schedules() {
+        let module = gpu.load(PROGRAMS);
+        let x = gpu.upload(&[1f32; 50 * 32]);
+        let (partial, out, count) = (gpu.fresh(200), gpu.fresh(4), gpu.upload(&[0u32]));
+        let args = [Ptr(x), Ptr(partial), Ptr(out), Ptr(count)];
+        ok(gpu.run(&module, "reduce_last_block", [50, 1, 1], [32, 1, 1], &args));
+        assert_eq!(gpu.download::<f32>(out, 1), [1600.0]);
+        gpu.cooperative = true;
+        let (x, y, count) = (gpu.fresh(20 * 64 * 4), gpu.fresh(20 * 64 * 4), gpu.upload(&[0u32]));
+        ok(gpu.run(&module, "grid_barrier", [20, 1, 1], [64, 1, 1], &[Ptr(x), Ptr(y), Ptr(count)]));
+        let expected: Vec<i32> = (0..20 * 64).map(|i| (i + 64) % (20 * 64) * 3).collect();
+        assert_eq!(gpu.download::<i32>(y, 20 * 64), expected);
+    }
+}
+
+#[test]
+fn lanes_of_a_warp_make_progress_one_by_one() {
+    for gpu in schedules() {
+        let (lock, value) = (gpu.upload(&[0i32]), gpu.upload(&[0i32]));
+        ok(gpu.run(&gpu.load(PROGRAMS), "spin_lock", [2, 1, 1], [64, 1, 1], &[Ptr(lock), Ptr(value)]));
+        assert_eq!(gpu.download::<i32>(value, 1), [128]);
+    }
+}
+
+#[test]
+fn calls() {
+    let gpu = Gpu::new();
+    let module = gpu.load(PROGRAMS);
+    let out = gpu.fresh(64 * 4);
+    ok(gpu.run(&module, "recursion", [1; 3], [64, 1, 1], &[Ptr(out)]));
+    let fibonacci = [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
+    assert_eq!(gpu.download::<i32>(out, 64), (0..64).map(|i| fibonacci[i % 12]).collect::<Vec<i32>>());
+    ok(gpu.run(&module, "indirect", [1; 3], [64, 1, 1], &[Ptr(out)]));
+    assert_eq!(
+        gpu.download::<i32>(out, 64),
+        (0..64).map(|i| [i + 1, i * 2, i - 7][i as usize % 3]).collect::<Vec<i32>>()
+    );
+    let x = gpu.upload(&[3, 1, 4, 1, 5, 9, 2, 6, 5]);
+    ok(gpu.run(&module, "by_value", [1; 3], [32, 1, 1], &[Ptr(x), Ptr(out)]));
+    let digits = [3, 1, 4, 1, 5, 9, 2, 6, 5];
+    let expected: Vec<i32> = (0..32).map(|i| digits[digits[i % 9] % 9] as i32 * (i as i32 + 1)).collect();
+    assert_eq!(gpu.download::<i32>(out, 32), expected);
+}
+
+#[test]
+fn divergence() {
+    let gpu = Gpu::new();
+    let module = gpu.load(PROGRAMS);
+    let values: Vec<i32> = (0..64).map(|i| i * 3 % 9).collect();
+    let (x, out) = (gpu.upload(&values), gpu.fresh(256));
+    ok(gpu.run(&module, "switches", [1; 3], [64, 1, 1], &[Ptr(x), Ptr(out)]));
+    let case = |i: i32, v: i32| match v {
+        0 => 10 + i,
+        1 => i * i,
+        2 => -i,
+        3 => i ^ 5,
+        4 => 77,
+        5 => i / 3,
+        6 => i % 7,
+        _ => 1000,
+    };
+    let expected: Vec<i32> = values.iter().enumerate().map(|(i, &v)| case(i as i32, v)).collect();
+    assert_eq!(gpu.download::<i32>(out, 64), expected);
+    let values: Vec<i32> = (0..32).map(|i| i * 7 % 23).collect();
+    let x = gpu.upload(&values);
+    ok(gpu.run(&module, "nested", [1; 3], [32, 1, 1], &[Ptr(x), Ptr(out)]));
+    let total: i32 = values.iter().map(|&v| nested(v)).sum();
+    assert_eq!(gpu.download::<i32>(out, 32), [total; 32]);
+}
+
+fn nested(v: i32) -> i32 {
+    let mut s = 0;
+    for k in 0..v % 5 {
+        if k % 2 == 1 {
+            if v & 1 == 0 {
+                continue;
+            }
+            s += k;
+        } else if v == 13 {
+            break;
+        }
+        s += v;
+    }
+    s
+}
+
+#[test]
+fn assertions_report_what_failed() {
+    let gpu = Gpu::new();
+    let mut values = [0; 32];
+    values[9] = 5;
+    let x = gpu.upload(&values);
+    let fault =
+        gpu.run(&gpu.load(PROGRAMS), "asserts", [1; 3], [32, 1, 1], &[Ptr(x)]).expect_err("x[9] is 5");
+    assert_eq!((fault.code(), fault.threads[0]), (710, [9, 0, 0]), "{fault}");
+    assert!(fault.message.contains("file.cu:12") && fault.message.contains("x != 5"), "{fault}");
+}
