@@ -10,8 +10,8 @@
 //          its split's share of the columns for PANEL examples and 64 classes.
 // block    128
 // dynamic shared bytes    with P = PANEL:
-//          MATH 2   2 P 144 + 9216 + (TARGETS == 2 ? P 144 : 18432) + 768 + (TARGETS == 2 ? 0 : 4 P + 16)
-//          else     2 P 272 + 17408 + 768 + (TARGETS == 2 ? 0 : 4 P + 16)
+//          MATH 2   128 (P + 8) + 288 P + 9216 + 768
+//          else     3 * 17408 + 768 + (TARGETS == 2 ? 0 : 272)
 // output   without `partial`: `out` itself; only with splits = 1 and one chunk, after loss_finish
 //          with `partial`: f32 (splits, r, b, c), contiguous; added to what is there where `accumulate`
 // kernel `loss_backward_sum`   out = the sum of the splits in order, times shares and upstream; after loss_finish
@@ -33,11 +33,11 @@ struct LossBackwardParams {
     float factor;
     u32 splits, accumulate, padding;
 };
-static_assert(sizeof(LossBackwardParams) == 240, "mirrored by the host");
+static_assert(sizeof(LossBackwardParams) == 248, "mirrored by the host");
 
 constexpr u32 ROW_TILES = PANEL / (16 * WARPS); // of 16 examples, of one warp
 constexpr float RESIDUAL_SCALE = SAME<Number, f16> ? 1024.0f : 1.0f;
-static_assert(2 * PANEL_BYTES >= WARPS * OUT_BYTES, "tiles are parked where panels were");
+static_assert(MATRIX_BYTES + PANEL_BYTES >= WARPS * OUT_BYTES, "tiles are parked where panels were");
 
 __device__ __forceinline__ float upstream_of(const LossBackwardParams &p) {
     return p.upstream ? p.factor * __ldg(p.upstream) : p.factor;
@@ -48,9 +48,9 @@ __device__ __forceinline__ void make_residual(const ResidualShared &shared, floa
     const float *statistics = shared.statistics + first_column();
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
-        const float log2_sum = statistics[LOG2_SUM * SPAN + m * COLUMN_STEP];
-        const float share = statistics[SHARE * SPAN + m * COLUMN_STEP] * scale;
-        const float total = statistics[TOTAL * SPAN + m * COLUMN_STEP];
+        const float log2_sum = statistics[LOG2_SUM * SPAN + m * ROW_STEP];
+        const float share = statistics[SHARE * SPAN + m * ROW_STEP] * scale;
+        const float total = statistics[TOTAL * SPAN + m * ROW_STEP];
 #pragma unroll
         for (u32 x = 0; x < 8; ++x)
 #pragma unroll
@@ -60,29 +60,7 @@ __device__ __forceinline__ void make_residual(const ResidualShared &shared, floa
                     s[x][q] = share > 0.0f ? share * __fmaf_rn(total, p, -y[x][q]) : 0.0f;
                 }
     }
-    park_residual(s, shared.residual);
-}
-
-// Adds M G for the warp's examples.
-template <class T> __device__ __forceinline__ void multiply(float (&c)[ROW_TILES][8][4], const T *matrix, const T *residual) {
-#pragma unroll
-    for (u32 tile = 0; tile < ROW_TILES; ++tile) {
-        const T *own = matrix + (threadIdx.x / 32 * ROW_TILES + tile) * 16 * PITCH;
-        if constexpr (MATH == EXACT) {
-#pragma unroll 2
-            for (u32 k = 0; k < SPAN; k += 4) multiply_exact<PITCH>(c[tile], own + k, residual + k * PITCH);
-        } else {
-#pragma unroll
-            for (u32 k = 0; k < SPAN; k += STEP<T>) {
-                u32 fragment[4];
-                if constexpr (is_16_bit<T>)
-                    load_matrices(fragment, own + k + lane_id() % 16 * PITCH + lane_id() / 16 * 8);
-                else
-                    load_fragment<T, PITCH>(fragment, own + k);
-                multiply_fragment(c[tile], fragment, residual + k * PITCH);
-            }
-        }
-    }
+    store_tile<PITCH>(s, shared.residual, first_column());
 }
 
 // A parked tile of sums into f32 (splits, r, b, c).
@@ -99,6 +77,13 @@ __device__ __forceinline__ void write_partial(const LossBackwardParams &p, const
     }
 }
 
+// Sums of sixteen examples into the warp's tile.
+template <class T> __device__ __forceinline__ void park(const float (&c)[8][4], T *tile) {
+    __syncwarp();
+    store_tile<OUT_PITCH, EXAMPLE_STEP>(c, tile, first_example());
+    __syncwarp();
+}
+
 // Sixteen rows of the block's examples to where they belong, times `scale`.
 __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const ResidualWork &work, float (&c)[8][4], u32 example,
                                            float scale) {
@@ -112,7 +97,7 @@ __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Re
         for (u32 q = 0; q < 4; ++q) c[x][q] *= scale;
     if (p.partial) {
         float *tile = reinterpret_cast<float *>(own);
-        park_tile<float, MATH>(c, tile);
+        park(c, tile);
         write_partial(p, work, tile, example, rows);
         return;
     }
@@ -120,11 +105,11 @@ __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Re
     const u32 classes = p.out.channels - work.channel;
     if constexpr (SAME<ELEMENT, Number>) {
         ELEMENT *tile = reinterpret_cast<ELEMENT *>(own);
-        park_tile<ELEMENT, MATH>(c, tile);
+        park(c, tile);
         write_tile(tile, to, p.out.row, p.out.channel, rows, classes, p.out.aligned);
     } else {
         float *tile = reinterpret_cast<float *>(own);
-        park_tile<float, MATH>(c, tile);
+        park(c, tile);
         for (u32 x = lane_id(); x < rows * TILE; x += 32)
             if (x % TILE < classes)
                 to[x / TILE * p.out.row + x % TILE * p.out.channel] = from_float<ELEMENT>(tile[x / TILE * OUT_PITCH + x % TILE]);
@@ -142,7 +127,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, PANEL > 64 ? 2 : 3) loss_b
         sum_columns(p.in, shared, work, column, s, y);
         make_residual(shared, s, y, scale);
         __syncthreads();
-        multiply(c, shared.matrix, shared.residual);
+#pragma unroll
+        for (u32 tile = 0; tile < ROW_TILES; ++tile)
+            multiply_examples(c[tile], shared.matrix, (threadIdx.x / 32 * ROW_TILES + tile) * 16, shared.residual);
     }
     __syncthreads();
     const double share = p.partial ? 1.0 : p.shares[work.position] * upstream_of(p);

@@ -13,7 +13,7 @@
 // kernel `loss_backward_attention`   after loss_forward with GRADIENT 2, MATH 0 for the same chunk of columns
 // grid     x = r * ceil(b / 64) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split
 // block    128
-// dynamic shared bytes    54032 - (TARGETS == 2 ? 272 : 0)
+// dynamic shared bytes    53760 + (TARGETS == 2 ? 0 : 272)
 // partial  f32 (splits, ceil(c / 64) + 2, r, b): a slice for each tile of classes, then sum_k Lambda x, then sum_k Lambda of columns
 //          with mass; added to what is there where `accumulate`
 // kernel `loss_backward_attention_sum`   da (b, r), zero for examples whose map was replaced; after loss_finish
@@ -27,11 +27,11 @@ static_assert(MATH == EXACT && PANEL == 64, "the gradient of attention is taken 
 
 struct LossAttentionParams {
     LossInput in;
-    Matrix<const float> weights; // Lambda of the chunk as (b, r, columns), from `weights` with matrix = 0
+    Matrix<const float> weights; // Lambda of the chunk, (r, columns, b), from `weights` with matrix = 0
     float *partial;
     u32 splits, accumulate, weighed, padding;
 };
-static_assert(sizeof(LossAttentionParams) == 224, "mirrored by the host");
+static_assert(sizeof(LossAttentionParams) == 232, "mirrored by the host");
 
 // Of each column of the span, behind the residual's shared memory: v, x, and 1 where the column's mass counts in the reduction.
 struct Factors {
@@ -48,7 +48,7 @@ __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const
     const u32 own = threadIdx.x, k = column + own;
     if (own >= SPAN) return;
     const float *from = p.in.statistics + i64(position) * STATISTICS * p.in.statistics_stride + k;
-    const auto statistic = [&](u32 which) { return k < p.in.matrix.channels ? from[which * p.in.statistics_stride] : 0.0f; };
+    const auto statistic = [&](u32 which) { return k < p.in.columns ? from[which * p.in.statistics_stride] : 0.0f; };
     const float over_mass = statistic(OVER_MASS), v = statistic(SHARE) * over_mass;
     const bool counts = p.weighed && over_mass > 0.0f;
     factors.v[own] = v;
@@ -60,7 +60,7 @@ __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const
 __device__ __forceinline__ void make_residuals(const ResidualShared &shared, const Factors &factors, float (&s)[8][4], float (&y)[8][4]) {
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
-        const u32 column = first_column() + m * COLUMN_STEP;
+        const u32 column = first_column() + m * ROW_STEP;
         const float log2_sum = shared.statistics[LOG2_SUM * SPAN + column], total = shared.statistics[TOTAL * SPAN + column];
         const float v = factors.v[column];
 #pragma unroll
@@ -75,18 +75,11 @@ __device__ __forceinline__ void make_residuals(const ResidualShared &shared, con
     }
 }
 
-// Adds Lambda times the residual, for the warp's sixteen examples.
-__device__ __forceinline__ void multiply(float (&c)[8][4], const float *weights, const float *residual) {
-    const float *own = weights + threadIdx.x / 32 * 16 * PITCH;
-#pragma unroll 2
-    for (u32 k = 0; k < SPAN; k += 4) multiply_exact<PITCH>(c, own + k, residual + k * PITCH);
-}
-
 // Adds sum_k Lambda_ik x_k (threads of the first half) or the sum over columns that count (second half), an example a thread.
 __device__ __forceinline__ float add_factors(float sum, const Factors &factors, const float *weights) {
-    const float *factor = threadIdx.x < 64 ? factors.x : factors.counts, *own = weights + threadIdx.x % 64 * PITCH;
+    const float *factor = threadIdx.x < 64 ? factors.x : factors.counts, *own = weights + threadIdx.x % 64;
 #pragma unroll 4
-    for (u32 k = 0; k < SPAN; ++k) sum = __fmaf_rn(own[k], factor[k], sum);
+    for (u32 k = 0; k < SPAN; ++k) sum = __fmaf_rn(own[k * MATRIX_PITCH], factor[k], sum);
     return sum;
 }
 
@@ -111,7 +104,7 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
     const Matrix<const ELEMENT> &logits = p.in.logits;
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
-        const u32 i = work.example + threadIdx.x / 32 * 16 + lane_id() / 8 + 4 * m;
+        const u32 i = work.example + threadIdx.x / 32 * 16 + first_example() + m * EXAMPLE_STEP;
         const ELEMENT *row = logits.data + i64(i) * logits.row + i64(work.position) * logits.position;
         float sum = 0.0f;
 #pragma unroll
@@ -132,25 +125,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention
     const ResidualShared shared = partition();
     const Factors factors = partition_factors();
     const ResidualWork work = find_work(p.in, p.splits);
+    const u32 own = threadIdx.x / 32 * 16;
     float g[8][4] = {}, h[8][4] = {}, sum = 0.0f;
 #pragma unroll 1
     for (u32 column = work.begin; column < work.end; column += SPAN) {
         float s[8][4] = {}, y[8][4] = {};
         sum_columns(p.in, shared, work, column, s, y);
         make_factors(p, factors, work.position, column);
-        stage_block<float, THREADS, PANEL, TILE, PITCH>(shared.matrix, p.weights, work.position, work.example, p.in.b, column);
+        stage_block<float, THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.in.columns, work.example);
         commit_copies();
         copies_arrived<0>();
         __syncthreads();
         make_residuals(shared, factors, s, y);
-        park_residual(s, shared.residual);
+        store_tile<PITCH>(s, shared.residual, first_column());
         __syncthreads();
-        multiply(g, shared.matrix, shared.residual);
+        multiply_examples(g, shared.matrix, own, shared.residual);
         if (work.channel == 0) sum = add_factors(sum, factors, shared.matrix);
         __syncthreads();
-        park_residual(y, shared.residual);
+        store_tile<PITCH>(y, shared.residual, first_column());
         __syncthreads();
-        multiply(h, shared.matrix, shared.residual);
+        multiply_examples(h, shared.matrix, own, shared.residual);
     }
     write_products(p, work, work.split, g, h);
     if (work.channel == 0)

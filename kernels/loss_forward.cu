@@ -20,7 +20,7 @@
 //          -DGRADIENT= 0 loss alone, 1 statistics for dS, 2 also for the gradient of attention
 //
 // workspace, none of it grows with n
-//   matrix      (r, b, columns) of Number (ELEMENT with MATH 2, else f32), rows on 16-byte boundaries; only for a gradient or DRAW 6
+//   matrix      (r, columns, b) of Number (ELEMENT with MATH 2, else f32), columns on 16-byte boundaries; only for a gradient or DRAW 6
 //   statistics  f32 (r, 6, statistics_stride >= columns), with GRADIENT
 //   partial     f64 (r, ceil(columns / 16), 4): sums over the 16 columns of a warp
 //   sums        f64 (r, 3) over the columns of all chunks: weighted CE, weighted entropy, weights
@@ -52,7 +52,7 @@ struct LossForwardParams {
     Matrix<const float> soft;     // (b, c), with TARGETS 2
     const u32 *labels;            // (b), with TARGETS 1
     Number *matrix;
-    i64 matrix_row, matrix_position; // distance of examples, of positions
+    i64 matrix_column, matrix_position; // distance of columns, of positions; examples are contiguous
     const float *masses;             // (r, columns), with DRAW 6 and attention: s on the scale of the caller's attention
     float *statistics;
     i64 statistics_stride;
@@ -73,6 +73,11 @@ constexpr u32 SLAB_PITCH = LossColumns::PITCH;
 constexpr u32 STAGE_ELEMENTS = STAGE_BYTES<Number> / sizeof(Number);
 constexpr u32 STAGE_STEP = STAGE_ELEMENTS * (TARGETS == SOFT_ROWS ? 2 : 1);
 static_assert(sizeof(DrawScratch) <= OUT_BYTES, "a warp draws where it later sums targets");
+
+__device__ __forceinline__ void store_four(float *to, float4 x) { *reinterpret_cast<float4 *>(to) = x; }
+template <class T> __device__ __forceinline__ void store_four(T *to, float4 x) {
+    *reinterpret_cast<uint2 *>(to) = make_uint2(Convert<T>::pair(x.x, x.y), Convert<T>::pair(x.z, x.w));
+}
 
 // A warp at work on its columns.
 struct Warp {
@@ -103,24 +108,23 @@ __device__ __forceinline__ u32 columns_of(const Warp &warp) {
 // The warp's columns of the stored matrix, examples from `begin` on, into the slab.
 __device__ __forceinline__ void load_stored(const Warp &warp, u32 begin) {
     const LossForwardParams &p = warp.p;
-    const u32 own = lane_id() % COLUMNS;
-    const Number *from = p.matrix + i64(warp.j) * p.matrix_position + warp.column + own;
+    const Number *from = p.matrix + i64(warp.j) * p.matrix_position + i64(warp.column) * p.matrix_column + begin;
     __syncwarp();
-    for (u32 i = lane_id() / COLUMNS; i < PANEL; i += 2) {
-        const bool inside = own < columns_of(warp) && begin + i < p.sampler.b;
-        warp.slab[own * SLAB_PITCH + i] = inside ? to_float(from[i64(begin + i) * p.matrix_row]) : 0.0f;
-    }
+    for (u32 column = 0; column < COLUMNS; ++column)
+        for (u32 i = lane_id(); i < PANEL; i += 32) {
+            const bool inside = column < columns_of(warp) && begin + i < p.sampler.b;
+            warp.slab[column * SLAB_PITCH + i] = inside ? to_float(from[i64(column) * p.matrix_column + i]) : 0.0f;
+        }
     __syncwarp();
 }
 
-// Keeps the slab for the gradient.
+// Keeps the slab for the gradient. Rows are padded with zeros to whole fours.
 __device__ __forceinline__ void store_matrix(const Warp &warp) {
     const LossForwardParams &p = warp.p;
-    const u32 own = lane_id() % COLUMNS;
-    if (own >= columns_of(warp)) return;
-    Number *to = p.matrix + i64(warp.j) * p.matrix_position + warp.column + own;
-    for (u32 i = lane_id() / COLUMNS; i < p.sampler.b; i += 2)
-        to[i64(i) * p.matrix_row] = from_float<Number>(warp.slab[own * SLAB_PITCH + i]);
+    Number *to = p.matrix + i64(warp.j) * p.matrix_position + i64(warp.column) * p.matrix_column;
+    for (u32 column = 0; column < columns_of(warp); ++column, to += p.matrix_column)
+        for (u32 i = 4 * lane_id(); i < p.sampler.b; i += 128)
+            store_four(to + i, *reinterpret_cast<const float4 *>(warp.slab + column * SLAB_PITCH + i));
 }
 
 __device__ __forceinline__ void stage(const Warp &warp, u32 turn, u32 begin, u32 channel) {
@@ -213,7 +217,7 @@ __device__ __forceinline__ void sum_tile(const Warp &warp, const u32 (&fragments
     }
     if constexpr (TARGETS != SOFT_ROWS) {
         __syncwarp();
-        load_tile<OUT_PITCH>(y, warp.tile, lane_id() / (MATH == EXACT ? 8 : 4), MATH == EXACT ? 4 : 8);
+        load_tile<OUT_PITCH>(y, warp.tile);
     }
 }
 

@@ -3,58 +3,60 @@
 //   G_k = v_k (t_k softmax(S~_k) - Y~_k)
 //
 // with S~ and Y~ made anew from the mix matrix, panel after panel of PANEL examples, by four warps of 16 columns each. The
-// block's own panel comes last and stays staged. Labels are summed in shared memory in f32, soft rows by a second product.
+// block's own panel comes last and stays staged. Y~ is a second product, with soft rows or in 16 bits with the one-hot rows of the
+// labels; in f32, where that would cost as much as S~ does, labels are added up in shared memory.
 //
-// Needs -DELEMENT=, -DMATH=, -DTARGETS=, -DPANEL= 64 or 128.
+// Needs -DELEMENT=, -DMATH=, -DTARGETS=, -DPANEL= 64, or 128 with MATH 2.
 #pragma once
 #include "loss_tile.cuh"
 #include "math.cuh"
 
 constexpr u32 WARPS = 4, THREADS = 32 * WARPS;
 constexpr u32 SPAN = 16 * WARPS; // columns at a time
-static_assert(PANEL % 64 == 0, "a warp's share of a panel is whole tiles of 16 examples");
+static_assert(PANEL == 64 || (PANEL == 128 && MATH == HALF), "a warp's share of a panel is whole tiles of 16 examples");
 
 // What both gradients read.
 struct LossInput {
-    Matrix<const Number> matrix;  // M of a chunk as (b, r, columns): `row` between examples; channels = columns
+    Matrix<const Number> matrix;  // M of a chunk, (r, columns, b): `row` between columns; channels = b, aligned
     Matrix<const ELEMENT> logits; // (b, r, c)
     Matrix<const float> soft;     // (b, c), with TARGETS 2
     const u32 *labels;            // (b), with TARGETS 1
     const float *statistics;      // (r, 6, statistics_stride) of the same chunk, from loss_forward
     i64 statistics_stride;
     const float *ranges; // (r), from loss_sums
-    u32 b, r;
+    u32 b, r, columns, padding;
 };
-static_assert(sizeof(LossInput) == 160, "mirrored by the host");
+static_assert(sizeof(LossInput) == 168, "mirrored by the host");
 
-// f32 targets have a place of their own only where residuals are 16 bits wide.
+constexpr bool SECOND_PRODUCT = TARGETS == SOFT_ROWS || is_16_bit<Number>;
+constexpr u32 MATRIX_PITCH = PANEL + PER_PACK<Number>;
+constexpr u32 MATRIX_BYTES = SPAN * MATRIX_PITCH * sizeof(Number);
 constexpr u32 PANEL_BYTES = PANEL * PITCH * sizeof(Number);
 constexpr u32 RESIDUAL_BYTES = SPAN * PITCH * sizeof(Number);
-constexpr u32 TARGET_PITCH = is_16_bit<Number> ? OUT_PITCH : PITCH;
-constexpr u32 TARGET_BYTES = !is_16_bit<Number> ? 0 : TARGETS == SOFT_ROWS ? PANEL_BYTES : SPAN * TARGET_PITCH * 4;
-static_assert(is_16_bit<Number> || TARGETS != SOFT_ROWS || PANEL_BYTES <= RESIDUAL_BYTES, "soft rows are staged where residuals go");
+// Targets have a place of their own, and stay there, only in 16 bits; else they lie where the residual comes after them.
+constexpr u32 TARGET_BYTES = is_16_bit<Number> ? PANEL_BYTES : 0;
+static_assert(is_16_bit<Number> || PANEL_BYTES <= RESIDUAL_BYTES, "targets are staged where residuals go");
+constexpr u32 SMALL_BYTES = 3 * SPAN * 4 + (SECOND_PRODUCT ? 0 : PANEL * 4 + 16);
+constexpr u32 RESIDUAL_SHARED = MATRIX_BYTES + PANEL_BYTES + RESIDUAL_BYTES + TARGET_BYTES + SMALL_BYTES;
 
 // Shared memory of a block.
 struct ResidualShared {
-    Number *matrix, *logits; // panels, rows PITCH apart
+    Number *matrix;          // [column][example], rows MATRIX_PITCH apart
+    Number *logits;          // [example][class], rows PITCH apart
     Number *residual;        // [column][class], rows PITCH apart
-    Number *soft;            // a panel
-    float *targets;          // [column][class], rows TARGET_PITCH apart
+    Number *targets;         // [example][class] where there is a second product, else sums [column][class]; rows PITCH apart
     float *statistics;       // [LOG2_SUM, SHARE, TOTAL][column]
-    u32 *list, *length;      // of the panel's examples with a label in the tile: class << 16 | example
+    u32 *length, *list;      // of the panel's examples with a label in the tile: class << 16 | example
 };
-constexpr u32 SMALL_BYTES = 3 * SPAN * 4 + (TARGETS == SOFT_ROWS ? 0 : PANEL * 4 + 16);
-constexpr u32 RESIDUAL_SHARED = 2 * PANEL_BYTES + RESIDUAL_BYTES + TARGET_BYTES + SMALL_BYTES;
 
 __device__ __forceinline__ ResidualShared partition() {
     extern __shared__ __align__(16) unsigned char bytes[];
-    unsigned char *residual = bytes + 2 * PANEL_BYTES, *targets = residual + (TARGET_BYTES ? RESIDUAL_BYTES : 0);
-    float *statistics = reinterpret_cast<float *>(residual + RESIDUAL_BYTES + TARGET_BYTES);
-    u32 *list = reinterpret_cast<u32 *>(statistics + 3 * SPAN);
-    return {reinterpret_cast<Number *>(bytes),   reinterpret_cast<Number *>(bytes + PANEL_BYTES),
-            reinterpret_cast<Number *>(residual), reinterpret_cast<Number *>(targets),
-            reinterpret_cast<float *>(targets),  statistics,
-            list + 4,                            list};
+    unsigned char *logits = bytes + MATRIX_BYTES, *residual = logits + PANEL_BYTES;
+    unsigned char *targets = is_16_bit<Number> ? residual + RESIDUAL_BYTES : residual;
+    unsigned char *small = residual + RESIDUAL_BYTES + TARGET_BYTES, *length = small + 3 * SPAN * 4;
+    return {reinterpret_cast<Number *>(bytes),   reinterpret_cast<Number *>(logits), reinterpret_cast<Number *>(residual),
+            reinterpret_cast<Number *>(targets), reinterpret_cast<float *>(small),   reinterpret_cast<u32 *>(length),
+            reinterpret_cast<u32 *>(length + 16)};
 }
 
 // What a block works on.
@@ -67,7 +69,7 @@ struct ResidualWork {
 // The grid: position slowest, then panels of examples, tiles of classes, splits of the columns.
 __device__ __forceinline__ ResidualWork find_work(const LossInput &in, u32 splits) {
     u32 at = blockIdx.x;
-    const u32 class_tiles = ceil_div(in.logits.channels, TILE), spans = ceil_div(in.matrix.channels, SPAN);
+    const u32 class_tiles = ceil_div(in.logits.channels, TILE), spans = ceil_div(in.columns, SPAN);
     ResidualWork work;
     work.panels = ceil_div(in.b, u32(PANEL));
     work.split = at % splits, at /= splits;
@@ -75,54 +77,82 @@ __device__ __forceinline__ ResidualWork find_work(const LossInput &in, u32 split
     work.example = at % work.panels * PANEL;
     work.position = at / work.panels;
     work.begin = u32(u64(spans) * work.split / splits) * SPAN;
-    work.end = min(u32(u64(spans) * (work.split + 1) / splits) * SPAN, in.matrix.channels);
+    work.end = min(u32(u64(spans) * (work.split + 1) / splits) * SPAN, in.columns);
     return work;
 }
 
-// S~ of 16 columns by 64 classes: columns of M in rows of `matrix`, examples apart by PITCH.
+// Sixteen columns, rows of M, times `examples` rows of logits or targets.
 template <class T>
 __device__ __forceinline__ void multiply_columns(float (&c)[8][4], const T *matrix, const T *rows, u32 examples) {
-    const T *own = matrix + threadIdx.x / 32 * 16;
+    const T *own = matrix + threadIdx.x / 32 * 16 * MATRIX_PITCH;
     if constexpr (MATH == EXACT) {
-#pragma unroll 4
-        for (u32 i = 0; i < examples; ++i) {
-            const float4 m = *reinterpret_cast<const float4 *>(own + i * PITCH + lane_id() / 8 * 4);
-            const float weights[4] = {m.x, m.y, m.z, m.w};
-#pragma unroll
-            for (u32 half = 0; half < 2; ++half) {
-                const float4 z = *reinterpret_cast<const float4 *>(rows + i * PITCH + 32 * half + lane_id() % 8 * 4);
-#pragma unroll
-                for (u32 y = 0; y < 4; ++y) {
-                    float(&sum)[4] = c[2 * y + half];
-                    sum[0] = __fmaf_rn(weights[y], z.x, sum[0]);
-                    sum[1] = __fmaf_rn(weights[y], z.y, sum[1]);
-                    sum[2] = __fmaf_rn(weights[y], z.z, sum[2]);
-                    sum[3] = __fmaf_rn(weights[y], z.w, sum[3]);
-                }
-            }
-        }
+#pragma unroll 2
+        for (u32 i = 0; i < examples; i += 4) multiply_exact<MATRIX_PITCH>(c, own + i, rows + i * PITCH);
     } else {
 #pragma unroll 2
         for (u32 i = 0; i < examples; i += STEP<T>) {
             u32 a[4];
-            if constexpr (is_16_bit<T>) {
-                // Tiles in the order of A: examples 0-7 of columns 0-7, of columns 8-15, then examples 8-15.
-                load_matrices_transposed(a, own + (i + lane_id() % 8 + lane_id() / 16 * 8) * PITCH + lane_id() / 8 % 2 * 8);
-            } else {
-                const T *pair = own + (i + 2 * (lane_id() % 4)) * PITCH + lane_id() / 4;
-                a[0] = to_tf32(pair[0]), a[1] = to_tf32(pair[8]);
-                a[2] = to_tf32(pair[PITCH]), a[3] = to_tf32(pair[PITCH + 8]);
-            }
+            if constexpr (is_16_bit<T>)
+                load_matrices(a, own + i + lane_id() % 16 * MATRIX_PITCH + lane_id() / 16 * 8);
+            else
+                load_fragment<T, MATRIX_PITCH>(a, own + i);
             multiply_fragment(c, a, rows + i * PITCH);
         }
     }
 }
 
-// The lane's first row of a fragment made by `multiply_columns`, and how far apart its rows are.
-__device__ __forceinline__ u32 first_column() {
-    return threadIdx.x / 32 * 16 + (MATH == EXACT ? lane_id() / 8 * 4 : lane_id() / 4);
+// Four columns at a time of sixteen examples, columns of M, times rows of the residual, in f32. Lane (y, x) holds examples
+// 4 y + m in place of y + 4 m.
+__device__ __forceinline__ void multiply_exact_turned(float (&c)[8][4], const float *matrix, const float *rows) {
+#pragma unroll
+    for (u32 k = 0; k < 4; ++k) {
+        const float4 m = *reinterpret_cast<const float4 *>(matrix + k * MATRIX_PITCH + lane_id() / 8 * 4);
+        const float weights[4] = {m.x, m.y, m.z, m.w};
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            const float4 z = *reinterpret_cast<const float4 *>(rows + k * PITCH + 32 * half + lane_id() % 8 * 4);
+#pragma unroll
+            for (u32 y = 0; y < 4; ++y) {
+                float(&sum)[4] = c[2 * y + half];
+                sum[0] = __fmaf_rn(weights[y], z.x, sum[0]);
+                sum[1] = __fmaf_rn(weights[y], z.y, sum[1]);
+                sum[2] = __fmaf_rn(weights[y], z.z, sum[2]);
+                sum[3] = __fmaf_rn(weights[y], z.w, sum[3]);
+            }
+        }
+    }
 }
-constexpr u32 COLUMN_STEP = MATH == EXACT ? 1 : 8;
+
+// Sixteen examples from `example` of the panel on, columns of M, times the residual.
+template <class T>
+__device__ __forceinline__ void multiply_examples(float (&c)[8][4], const T *matrix, u32 example, const T *residual) {
+    const T *own = matrix + example;
+    if constexpr (MATH == EXACT) {
+#pragma unroll 2
+        for (u32 k = 0; k < SPAN; k += 4) multiply_exact_turned(c, own + k * MATRIX_PITCH, residual + k * PITCH);
+    } else {
+#pragma unroll
+        for (u32 k = 0; k < SPAN; k += STEP<T>) {
+            u32 a[4];
+            if constexpr (is_16_bit<T>) {
+                // Tiles in the order of A: columns 0-7 of examples 0-7, of examples 8-15, then columns 8-15.
+                load_matrices_transposed(a, own + (k + lane_id() % 8 + lane_id() / 16 * 8) * MATRIX_PITCH + lane_id() / 8 % 2 * 8);
+            } else {
+                const T *pair = own + (k + 2 * (lane_id() % 4)) * MATRIX_PITCH + lane_id() / 4;
+                a[0] = to_tf32(pair[0]), a[1] = to_tf32(pair[8]);
+                a[2] = to_tf32(pair[MATRIX_PITCH]), a[3] = to_tf32(pair[MATRIX_PITCH + 8]);
+            }
+            multiply_fragment(c, a, residual + k * PITCH);
+        }
+    }
+}
+
+// The lane's first row of what `multiply_examples` makes, and how far apart its rows are.
+__device__ __forceinline__ u32 first_example() { return MATH == EXACT ? lane_id() / 8 * 4 : lane_id() / 4; }
+constexpr u32 EXAMPLE_STEP = MATH == EXACT ? 1 : 8;
+
+// The lane's first column of what `multiply_columns` makes.
+__device__ __forceinline__ u32 first_column() { return threadIdx.x / 32 * 16 + first_row(); }
 
 // Lists the panel's examples whose label lies in the tile, in order.
 __device__ __forceinline__ void list_labels(const LossInput &in, const ResidualShared &shared, u32 begin, u32 channel) {
@@ -138,13 +168,15 @@ __device__ __forceinline__ void list_labels(const LossInput &in, const ResidualS
     if (lane_id() == 0) *shared.length = length;
 }
 
-// Adds the listed examples to the mixed targets. A thread owns one column and every other class.
+// Adds the listed examples to the sums of targets. A thread owns one column and every other class.
 __device__ __forceinline__ void add_labels(const ResidualShared &shared) {
     const u32 column = threadIdx.x % SPAN, parity = threadIdx.x / SPAN, length = *shared.length;
+    const Number *weights = shared.matrix + column * MATRIX_PITCH;
+    float *sums = reinterpret_cast<float *>(shared.targets) + column * PITCH;
 #pragma unroll 1
     for (u32 at = 0; at < length; ++at) {
         const u32 label = shared.list[at] >> 16, i = shared.list[at] & 0xffff;
-        if (label % 2 == parity) shared.targets[column * TARGET_PITCH + label] += to_float(shared.matrix[i * PITCH + column]);
+        if (label % 2 == parity) sums[label] += to_float(weights[i]);
     }
 }
 
@@ -152,55 +184,50 @@ __device__ __forceinline__ void stage_statistics(const LossInput &in, const Resi
     const float *from = in.statistics + i64(position) * STATISTICS * in.statistics_stride;
     for (u32 x = threadIdx.x; x < 3 * SPAN; x += THREADS) {
         const u32 k = column + x % SPAN;
-        shared.statistics[x] = k < in.matrix.channels ? from[x / SPAN * in.statistics_stride + k] : 0.0f;
+        shared.statistics[x] = k < in.columns ? from[x / SPAN * in.statistics_stride + k] : 0.0f;
+    }
+}
+
+// Stages the targets of a panel; `resident` where they are there already.
+__device__ __forceinline__ void stage_targets(const LossInput &in, const ResidualShared &shared, u32 begin, u32 channel, bool resident) {
+    if constexpr (!SECOND_PRODUCT) {
+        if (!resident) list_labels(in, shared, begin, channel);
+    } else if (!resident || !is_16_bit<Number>) {
+        if constexpr (TARGETS == SOFT_ROWS)
+            stage_rows<THREADS, PANEL>(shared.targets, in.soft, 0, begin, in.b, channel);
+        else
+            for (u32 row = 0; row < PANEL; row += CHUNK<Number>)
+                stage_labels<Number, THREADS>(shared.targets + row * PITCH, in.labels, begin + row, in.b, channel);
     }
 }
 
 // S~ and Y~ of the span of columns from `column` on. Logits and targets of an only panel stay from the first span on.
 __device__ __forceinline__ void sum_columns(const LossInput &in, const ResidualShared &shared, const ResidualWork &work, u32 column,
                                             float (&s)[8][4], float (&y)[8][4]) {
-    constexpr bool KEEPS_SOFT = is_16_bit<Number>;
     const bool resident = work.panels == 1 && column > work.begin;
     __syncthreads();
-    if constexpr (TARGETS != SOFT_ROWS)
-        for (u32 x = threadIdx.x; x < SPAN * TARGET_PITCH / 4; x += THREADS) store_pack(shared.targets + 4 * x, {{0, 0, 0, 0}});
+    if constexpr (!SECOND_PRODUCT)
+        for (u32 x = threadIdx.x; x < RESIDUAL_BYTES / 16; x += THREADS)
+            store_pack(reinterpret_cast<unsigned char *>(shared.targets) + 16 * x, {{0, 0, 0, 0}});
     stage_statistics(in, shared, work.position, column);
 #pragma unroll 1
     for (u32 turn = 0; turn < work.panels; ++turn) {
         const u32 begin = (work.example / PANEL + 1 + turn) % work.panels * PANEL;
         if (turn > 0) __syncthreads();
-        stage_block<Number, THREADS, PANEL, TILE, PITCH>(shared.matrix, in.matrix, work.position, begin, in.b, column);
+        stage_block<Number, THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, in.matrix, work.position, column, in.columns, begin);
         if (!resident) stage_rows<THREADS, PANEL>(shared.logits, in.logits, work.position, begin, in.b, work.channel);
-        if constexpr (TARGETS == SOFT_ROWS) {
-            if (!resident || !KEEPS_SOFT) stage_rows<THREADS, PANEL>(shared.soft, in.soft, 0, begin, in.b, work.channel);
-        } else {
-            if (!resident) list_labels(in, shared, begin, work.channel);
-        }
+        stage_targets(in, shared, begin, work.channel, resident);
         commit_copies();
         copies_arrived<0>();
         __syncthreads();
         const u32 examples = ceil_div(min(in.b - begin, u32(PANEL)), STEP<Number>) * STEP<Number>;
-        if constexpr (TARGETS != SOFT_ROWS) add_labels(shared);
         multiply_columns(s, shared.matrix, shared.logits, examples);
-        if constexpr (TARGETS == SOFT_ROWS) multiply_columns(y, shared.matrix, shared.soft, examples);
+        if constexpr (SECOND_PRODUCT)
+            multiply_columns(y, shared.matrix, shared.targets, examples);
+        else
+            add_labels(shared);
     }
     __syncthreads();
-    if constexpr (TARGETS != SOFT_ROWS) load_tile<TARGET_PITCH>(y, shared.targets, first_column(), COLUMN_STEP);
-}
-
-// A fragment of 16 columns by 64 classes into the block's residual.
-template <class T> __device__ __forceinline__ void park_residual(const float (&c)[8][4], T *residual) {
-    T *row = residual + first_column() * PITCH;
-#pragma unroll
-    for (u32 x = 0; x < 8; ++x) {
-        if constexpr (MATH == EXACT) {
-            *reinterpret_cast<float4 *>(row + x / 2 * PITCH + class_of(x, 0)) = make_float4(c[x][0], c[x][1], c[x][2], c[x][3]);
-        } else if constexpr (is_16_bit<T>) {
-            *reinterpret_cast<u32 *>(row + class_of(x, 0)) = Convert<T>::pair(c[x][0], c[x][1]);
-            *reinterpret_cast<u32 *>(row + 8 * PITCH + class_of(x, 0)) = Convert<T>::pair(c[x][2], c[x][3]);
-        } else {
-            *reinterpret_cast<float2 *>(row + class_of(x, 0)) = make_float2(c[x][0], c[x][1]);
-            *reinterpret_cast<float2 *>(row + 8 * PITCH + class_of(x, 0)) = make_float2(c[x][2], c[x][3]);
-        }
-    }
+    if constexpr (!SECOND_PRODUCT)
+        load_tile<PITCH>(y, reinterpret_cast<float *>(shared.targets) + threadIdx.x / 32 * 16 * PITCH);
 }

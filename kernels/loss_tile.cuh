@@ -72,19 +72,41 @@ __device__ __forceinline__ void stage_rows(Number *to, const Matrix<const From> 
     }
 }
 
-// A fragment from a tile of f32 in shared memory, rows TILE_PITCH apart; the lane's first row of it and how far its rows are apart.
-template <u32 TILE_PITCH>
-__device__ __forceinline__ void load_tile(float (&c)[8][4], const float *tile, u32 first_row, u32 row_step) {
-    const float *first = tile + first_row * TILE_PITCH + class_of(0, 0);
+// A lane's first row of a fragment of 16 rows, and how far apart its rows are: as multiply_exact and mma leave them.
+__device__ __forceinline__ u32 first_row() { return lane_id() / (MATH == EXACT ? 8 : 4); }
+constexpr u32 ROW_STEP = MATH == EXACT ? 4 : 8;
+
+// A fragment from f32 in shared memory, rows TILE_PITCH apart.
+template <u32 TILE_PITCH> __device__ __forceinline__ void load_tile(float (&c)[8][4], const float *tile) {
+    const float *first = tile + first_row() * TILE_PITCH + class_of(0, 0);
 #pragma unroll
     for (u32 x = 0; x < 8; ++x) {
         if constexpr (MATH == EXACT) {
-            const float4 four = *reinterpret_cast<const float4 *>(first + x / 2 * row_step * TILE_PITCH + x % 2 * 32);
+            const float4 four = *reinterpret_cast<const float4 *>(first + x / 2 * ROW_STEP * TILE_PITCH + x % 2 * 32);
             c[x][0] = four.x, c[x][1] = four.y, c[x][2] = four.z, c[x][3] = four.w;
         } else {
             const float2 upper = *reinterpret_cast<const float2 *>(first + 8 * x);
-            const float2 lower = *reinterpret_cast<const float2 *>(first + 8 * x + row_step * TILE_PITCH);
+            const float2 lower = *reinterpret_cast<const float2 *>(first + 8 * x + ROW_STEP * TILE_PITCH);
             c[x][0] = upper.x, c[x][1] = upper.y, c[x][2] = lower.x, c[x][3] = lower.y;
+        }
+    }
+}
+
+// A fragment into shared memory as T, rows TILE_PITCH apart; the lane's rows start at `first` and are `STEP_OF_ROWS` apart.
+template <u32 TILE_PITCH, u32 STEP_OF_ROWS = ROW_STEP, class T>
+__device__ __forceinline__ void store_tile(const float (&c)[8][4], T *tile, u32 first) {
+    T *at = tile + first * TILE_PITCH + class_of(0, 0);
+#pragma unroll
+    for (u32 x = 0; x < 8; ++x) {
+        if constexpr (MATH == EXACT) {
+            *reinterpret_cast<float4 *>(at + x / 2 * STEP_OF_ROWS * TILE_PITCH + x % 2 * 32) =
+                make_float4(c[x][0], c[x][1], c[x][2], c[x][3]);
+        } else if constexpr (is_16_bit<T>) {
+            *reinterpret_cast<u32 *>(at + 8 * x) = Convert<T>::pair(c[x][0], c[x][1]);
+            *reinterpret_cast<u32 *>(at + 8 * x + STEP_OF_ROWS * TILE_PITCH) = Convert<T>::pair(c[x][2], c[x][3]);
+        } else {
+            *reinterpret_cast<float2 *>(at + 8 * x) = make_float2(c[x][0], c[x][1]);
+            *reinterpret_cast<float2 *>(at + 8 * x + STEP_OF_ROWS * TILE_PITCH) = make_float2(c[x][2], c[x][3]);
         }
     }
 }

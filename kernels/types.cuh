@@ -114,4 +114,12 @@ __device__ __forceinline__ void store_pack(void *to, Pack x) {
     *reinterpret_cast<uint4 *>(to) = make_uint4(x.words[0], x.words[1], x.words[2], x.words[3]);
 }
 
+// Four neighbouring elements at once; `to` on the boundary of as many. (A plain store the compiler may take apart.)
+template <class T> __device__ __forceinline__ void store_four(T *to, const float (&x)[4]) {
+    if constexpr (is_16_bit<T>)
+        __stcg(reinterpret_cast<uint2 *>(to), make_uint2(Convert<T>::pair(x[0], x[1]), Convert<T>::pair(x[2], x[3])));
+    else
+        __stcg(reinterpret_cast<float4 *>(to), make_float4(x[0], x[1], x[2], x[3]));
+}
+
 template <class Integer> __host__ __device__ constexpr Integer ceil_div(Integer a, Integer b) { return (a + b - 1) / b; }

@@ -21,14 +21,44 @@ struct WeightsParams {
     i64 mass_r;                // distance between positions; columns are contiguous
     u32 first, columns;        // column k of out's column 0, how many columns
     u32 matrix;                // 0: Lambda, 1: the mix matrix
-    u32 padding;
+    u32 aligned;               // columns contiguous, every row of every position on a 16-byte boundary
 };
 static_assert(sizeof(WeightsParams) == 160, "mirrored by the host");
 
 using WeightsColumns = Columns<DRAW, PANEL, MULTI>;
 
-// Writes a panel of the slab: 16 columns by two examples at a time, whole sectors where columns are contiguous.
-__device__ __forceinline__ void write_panel(const WeightsParams &p, const WeightsColumns &columns, u32 column, u32 begin) {
+// Element m of a lane's four, for m known only at run time.
+__device__ __forceinline__ float pick(const float (&x)[4], u32 m) {
+    const float low = m & 1 ? x[1] : x[0], high = m & 1 ? x[3] : x[2];
+    return m & 2 ? high : low;
+}
+
+// Four neighbouring columns of one example a lane. Lane (i, q) = (lane / 4, lane % 4) reads its columns 4 q .. 4 q + 4 in an
+// order of its own, so that lanes with the same i do not meet in a bank.
+__device__ __forceinline__ void write_quads(const WeightsParams &p, const WeightsColumns &columns, u32 column, u32 begin) {
+    const u32 q = lane_id() % 4, left = p.columns - column, examples = columns.examples_from(begin);
+    const float *quad = columns.drawer.slab + 4 * q * WeightsColumns::PITCH;
+    ELEMENT *out = p.out + i64(columns.drawer.j) * p.out_r + column + 4 * q;
+    for (u32 i = lane_id() / 4; i < examples; i += 8) {
+        float read[4];
+#pragma unroll
+        for (u32 m = 0; m < 4; ++m) read[m] = quad[(m + q) % 4 * WeightsColumns::PITCH + i];
+        float x[4];
+#pragma unroll
+        for (u32 m = 0; m < 4; ++m) x[m] = pick(read, (m - q) % 4);
+        ELEMENT *at = out + i64(begin + i) * p.out_b;
+        if (4 * q + 4 <= left) {
+            store_four(at, x);
+        } else {
+#pragma unroll
+            for (u32 m = 0; m < 4; ++m)
+                if (4 * q + m < left) at[m] = from_float<ELEMENT>(x[m]);
+        }
+    }
+}
+
+// Sixteen columns of two examples at a time: any strides, whole sectors where columns are contiguous.
+__device__ __forceinline__ void write_elements(const WeightsParams &p, const WeightsColumns &columns, u32 column, u32 begin) {
     const u32 own = lane_id() % COLUMNS, examples = columns.examples_from(begin);
     if (column + own >= p.columns) return;
     ELEMENT *out = p.out + i64(columns.drawer.j) * p.out_r + i64(column + own) * p.out_n;
@@ -60,6 +90,9 @@ extern "C" __global__ void LAUNCH_BOUNDS(32 * WARPS, 16) weights(const __grid_co
     for (u32 panel = 0; panel < columns.panels(); ++panel) {
         if (MULTI) columns.again(panel * PANEL);
         columns.normalise(panel * PANEL, p.matrix);
-        write_panel(p, columns, column, panel * PANEL);
+        if (p.aligned)
+            write_quads(p, columns, column, panel * PANEL);
+        else
+            write_elements(p, columns, column, panel * PANEL);
     }
 }
