@@ -43,14 +43,15 @@ struct Queue<'a> {
     next: u64,
     total: u64,
     order: Shuffled,
-    suspended: VecDeque<Box<Block<'a>>>,
-    idle: Vec<Box<Block<'a>>>,
+    suspended: VecDeque<Block<'a>>,
+    idle: Vec<Block<'a>>,
     /// Blocks that some thread is running.
     running: usize,
     fault: Option<Fault>,
 }
 
 /// Runs the whole grid.
+#[allow(clippy::result_large_err)] // One report per launch: moving it costs nothing beside the launch.
 pub(super) fn run(spec: &LaunchSpec<'_>, code: &Code) -> Result<Counters, Fault> {
     let _exclusive = spec.memory.lock_launches();
     let launch = Launch::new(spec, code);
@@ -147,7 +148,7 @@ impl<'a> Launch<'a> {
     }
 
     /// The next block to run: a new one while there is room, else the one suspended longest.
-    fn take(&'a self, queue: &Mutex<Queue<'a>>) -> Option<Box<Block<'a>>> {
+    fn take(&'a self, queue: &Mutex<Queue<'a>>) -> Option<Block<'a>> {
         let mut state = lock(queue);
         let room = self.spec.cooperative || state.suspended.len() < RESIDENT;
         if state.next < state.total && room {
@@ -156,7 +157,7 @@ impl<'a> Launch<'a> {
             state.running += 1;
             let block = state.idle.pop();
             drop(state);
-            let mut block = block.unwrap_or_else(|| Box::new(Block::new(self)));
+            let mut block = block.unwrap_or_else(|| Block::new(self));
             block.start(linear);
             return Some(block);
         }

@@ -76,6 +76,7 @@ pub struct LaunchSpec<'a> {
 ///
 /// # Errors
 /// The first finding: of a block, or that the kernel holds an instruction which is not supported.
+#[allow(clippy::result_large_err)] // One report per launch: moving it costs nothing beside the launch.
 pub fn launch(spec: &LaunchSpec<'_>) -> Result<Counters, Fault> {
     let threads = spec.block.iter().try_fold(1u32, |all, &n| all.checked_mul(n));
     let shared = u64::from(spec.kernel.static_shared) + u64::from(spec.dynamic_shared);

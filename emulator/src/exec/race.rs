@@ -62,7 +62,7 @@ impl Word {
     }
     /// Everything but the bytes, the clock and the flags.
     fn who(self) -> u64 {
-        self.0 >> THREAD & (1 << 31) - 1
+        (self.0 >> THREAD) & ((1 << 31) - 1)
     }
 }
 

@@ -7,7 +7,7 @@ use super::lanes::{LANES, Rows};
 use super::warp::{Group, GroupState, Warp, read_row, write_cell, write_row};
 use super::{access, window};
 use crate::fault::FaultKind;
-use crate::program::code::{Inst, Op, Pc, Space, Special};
+use crate::program::code::{Collective, Inst, Op, Pc, Space, Special};
 
 /// Instructions that one of several groups runs before the others have their turn, whatever their order.
 const QUANTUM: u64 = 1 << 13;
@@ -187,7 +187,7 @@ impl BlockState<'_> {
             }
             Op::Atomic(atomic) => self.atomic(warp, frame, rows, atomic, active)?,
             Op::BranchTable { index, targets } => {
-                return self.branch_table(warp, chosen, rows, *index, targets, mask, active);
+                return self.branch_table(warp, chosen, &read_row(rows, *index), targets, mask, active);
             }
             Op::Call { .. } | Op::CallIndirect { .. } | Op::CallBuiltin { .. } => {
                 return self.call(warp, chosen, rows, &inst.op, mask, active).map(|jumps| match jumps {
@@ -199,12 +199,7 @@ impl BlockState<'_> {
                 return Err(Finding::new(FaultKind::Trap, *message).lanes(warp.index, active));
             }
             Op::Barrier(barrier) => return self.barrier(warp, chosen, rows, barrier, mask, active),
-            Op::Collective(collective) => {
-                if !self.collective(warp, rows, collective, active)? {
-                    warp.groups[chosen].state = GroupState::Collective;
-                    return Ok(Next::Choose);
-                }
-            }
+            Op::Collective(collective) => return self.meet(warp, chosen, rows, collective, active),
             Op::ActiveMask { d } => write_row(rows, *d, active, &[active; LANES]),
             Op::Fence { wide } => self.fence(warp.index, *wide),
             Op::CopyAsync(copy) => self.copy_async(warp, frame, rows, copy, active)?,
@@ -260,17 +255,31 @@ impl BlockState<'_> {
         Next::Choose
     }
 
-    fn branch_table(
+    /// A collective, or waiting for the lanes that it names.
+    fn meet(
         &mut self,
         warp: &mut Warp,
         chosen: usize,
         rows: Rows,
-        index: u32,
+        collective: &Collective,
+        active: u32,
+    ) -> Step<Next> {
+        if self.collective(warp, rows, collective, active)? {
+            return Ok(Next::Step);
+        }
+        warp.groups[chosen].state = GroupState::Collective;
+        Ok(Next::Choose)
+    }
+
+    fn branch_table(
+        &mut self,
+        warp: &mut Warp,
+        chosen: usize,
+        indices: &[u32; LANES],
         targets: &[Pc],
         mask: u32,
         active: u32,
     ) -> Step<Next> {
-        let indices = read_row(rows, index);
         if let Some(lane) = lanes_of(active).find(|&lane| indices[lane] as usize >= targets.len()) {
             let message = format!("brx.idx with index {} into a table of {}", indices[lane], targets.len());
             return Err(Finding::new(FaultKind::InvalidPc, message).thread(warp.index * 32 + lane as u32));
@@ -403,7 +412,7 @@ impl BlockState<'_> {
             Special::NSmId => all(spec.device.sm_count.into()),
             Special::GridId => all(self.launch.number),
             Special::LaneMaskEq => lanes.map(|lane| 1 << lane),
-            Special::LaneMaskLe => lanes.map(|lane| (2u64 << lane) - 1 & 0xffff_ffff),
+            Special::LaneMaskLe => lanes.map(|lane| ((2u64 << lane) - 1) & 0xffff_ffff),
             Special::LaneMaskLt => lanes.map(|lane| (1 << lane) - 1),
             Special::LaneMaskGe => lanes.map(|lane| 0xffff_ffff << lane & 0xffff_ffff),
             Special::LaneMaskGt => lanes.map(|lane| 0xffff_fffe << lane & 0xffff_ffff),

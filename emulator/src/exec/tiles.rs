@@ -97,8 +97,8 @@ impl BlockState<'_> {
             self.counts.shared_loads.count_tile(addresses, tile, tile == 0);
         }
         // Rows are read for all lanes; the lane that gives the address answers for it.
-        for lane in 0..8 * tiles.rows.len() {
-            self.note_shared_read(warp, lane as u32, addresses[lane] as u32, ROW_BYTES, false)?;
+        for (lane, &address) in addresses[..8 * tiles.rows.len()].iter().enumerate() {
+            self.note_shared_read(warp, lane as u32, address as u32, ROW_BYTES, false)?;
         }
         for (tile, &row) in tiles.rows.iter().enumerate() {
             let values = std::array::from_fn(|lane| {
@@ -123,8 +123,8 @@ impl BlockState<'_> {
         for tile in 0..tiles.rows.len() {
             self.counts.shared_stores.count_tile(addresses, tile, tile == 0);
         }
-        for lane in 0..8 * tiles.rows.len() {
-            let at = addresses[lane] as u32;
+        for (lane, &address) in addresses[..8 * tiles.rows.len()].iter().enumerate() {
+            let at = address as u32;
             if self.launch.spec.settings.checks.shared_races {
                 let who = Who { warp, lane: lane as u32, clocks: &self.clocks, strong: false };
                 self.shared.note_write(who, at, ROW_BYTES, false)?;

@@ -84,8 +84,12 @@ impl<'m> Decoder<'_, 'm> {
 
     /// Size of the last declaration of that name before this line: call sequences reuse names at several sizes.
     fn declared_size(&self, name: &str) -> Option<u32> {
-        let before = self.body.variables.iter().filter(|v| v.name == name && v.line <= self.line);
-        before.last().and_then(|v| v.size).map(|s| s as u32).or_else(|| self.frame_sizes.get(name).copied())
+        let mut before = self.body.variables.iter().filter(|v| v.name == name && v.line <= self.line);
+        before
+            .next_back()
+            .and_then(|v| v.size)
+            .map(|s| s as u32)
+            .or_else(|| self.frame_sizes.get(name).copied())
     }
 
     pub(super) fn barrier(&mut self, i: &'m Instruction<'m>) -> Decode<()> {
