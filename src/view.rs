@@ -69,11 +69,7 @@ impl<const N: usize> Layout<N> {
     /// The place of an index, in elements from the start.
     #[inline(always)]
     pub fn offset(&self, index: [usize; N]) -> usize {
-        let mut offset = 0;
-        for axis in 0..N {
-            offset += index[axis] * self.strides[axis];
-        }
-        offset
+        index.iter().zip(&self.strides).map(|(index, stride)| index * stride).sum()
     }
 }
 

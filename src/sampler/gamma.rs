@@ -25,7 +25,7 @@ impl Method {
     #[inline(always)]
     pub fn new(alpha: f32, of: Alpha) -> Self {
         match of {
-            Alpha::Fixed(fixed) if fixed == 1.0 => Method::Exponential,
+            Alpha::Fixed(1.0) => Method::Exponential,
             _ if alpha < 1.0 => Method::Boosted,
             _ => Method::Plain,
         }
