@@ -3,14 +3,15 @@
 /// A tile's columns, as the gradient of attention needs them.
 ///
 /// With D = dM̂ on any scale and f_k what brings column k back from it, example i gets Σ_k over_mass_ik (D_ik − Σ_l M̂_lk D_lk) f_k, where
-/// over_mass = Λ / s. A loss that weighs columns by s_k also needs Σ_k Λ_ik CE_k and Σ_k Λ_ik.
+/// over_mass = Λ / s. A loss that weighs columns by s_k also needs Σ_k Λ_ik (CE_k − around) and Σ_k Λ_ik: their difference is small beside
+/// them, as CE hardly varies, unless `around` is near.
 pub(crate) struct AttentionSums<'a> {
     pub d_matrix: &'a [f32],
     pub matrix: &'a [f32],
     pub over_mass: &'a [f32],
     pub factor: &'a [f32],
-    /// (s, CE) where the loss weighs by s.
-    pub weighted: Option<(&'a [f32], &'a [f32])>,
+    /// (s, CE, around) where the loss weighs by s.
+    pub weighted: Option<(&'a [f32], &'a [f32], f32)>,
     pub stride: usize,
     pub count: usize,
 }
@@ -45,9 +46,9 @@ fn add_simd<'a, S: pulp::Simd>(
         let over = &tile.over_mass[i * stride..][..count];
         let d = &tile.d_matrix[i * stride..][..count];
         main[i] += lane_sum(count, |k| over[k] * (d[k] - dot[k]) * tile.factor[k]);
-        let Some((mass, ce)) = tile.weighted else { continue };
+        let Some((mass, ce, around)) = tile.weighted else { continue };
         let (with_ce, alone) = rest.split_at_mut(b);
-        with_ce[i] += lane_sum(count, |k| over[k] * mass[k] * ce[k]);
+        with_ce[i] += lane_sum(count, |k| over[k] * mass[k] * (ce[k] - around));
         alone[i] += lane_sum(count, |k| over[k] * mass[k]);
     }
 }

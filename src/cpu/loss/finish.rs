@@ -86,7 +86,8 @@ struct AttentionGradient<'a> {
 }
 
 impl AttentionGradient<'_> {
-    /// da_i = scale 2^e (Σ_k (Λ_ik / s_k) (dM̂_ik − Σ_l M̂_lk dM̂_lk) + Σ_k Λ_ik CE_k − L_j Σ_k Λ_ik), the last two when the reduction weighs by s.
+    /// da_i = scale 2^e (Σ_k (Λ_ik / s_k) (dM̂_ik − Σ_l M̂_lk dM̂_lk) + Σ_k Λ_ik (CE_k − around) − (L_j − around) Σ_k Λ_ik),
+    /// the last two when the reduction weighs by s.
     fn of(&self, i: usize, sums: &[f32]) -> f32 {
         // A map without mass was replaced by the uniform one: a constant.
         if (0..self.plan.r).all(|j| self.given.get([i, j]) == 0.0) {
@@ -95,9 +96,10 @@ impl AttentionGradient<'_> {
         let b = self.plan.b;
         let mut sum = sums[i];
         if self.plan.reduction == Reduction::AttentionWeighted && self.sums.mass > 0.0 {
-            sum += sums[b + i] - (self.sums.loss / self.sums.mass) as f32 * sums[2 * b + i];
+            let loss = self.sums.loss / self.sums.mass - self.sums.around;
+            sum += sums[b + i] - loss as f32 * sums[2 * b + i];
         }
         let power = self.source.attention.as_ref().map_or(1.0, |attention| attention.scale(self.j));
-        self.scale * power * sum
+        self.scale * sum * power
     }
 }

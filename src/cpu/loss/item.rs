@@ -36,9 +36,29 @@ impl MixtureOutputs {
 /// position have in common, but rounding does: the columns of M̂ sum to one only nearly. Infinite logits, which mask classes, do not count.
 fn common_offset(logits: &[f32]) -> f32 {
     let finite = logits.iter().copied().filter(|s| s.is_finite());
-    let (low, high) = finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), s| (low.min(s), high.max(s)));
+    let (low, high) =
+        finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), s| (low.min(s), high.max(s)));
     let is_off_zero = low <= high && (low > 0.0 || high < 0.0);
     if is_off_zero { 0.5 * low + 0.5 * high } else { 0.0 }
+}
+
+/// CE of the mixture that has all examples alike, or nothing where it is not finite. `mean` is scratch for one value per class.
+fn even_mixture_loss(position: &[f32], labels: Option<&[u32]>, targets: &[f32], mean: &mut [f32]) -> f32 {
+    let c = mean.len();
+    let share = c as f32 / position.len() as f32;
+    mean.fill(0.0);
+    for row in position.chunks_exact(c) {
+        mean.iter_mut().zip(row).for_each(|(mean, s)| *mean += share * s);
+    }
+    let max = mean.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let lse = max + mean.iter().map(|s| (s - max).exp()).sum::<f32>().ln();
+    let ce: f32 = match labels {
+        Some(labels) => labels.iter().map(|&y| lse - mean[y as usize]).sum(),
+        None => {
+            targets.chunks_exact(c).flat_map(|row| row.iter().zip(&*mean)).map(|(y, s)| y * (lse - s)).sum()
+        }
+    };
+    if ce.is_finite() { share * ce } else { 0.0 }
 }
 
 /// One item at work: a position and a range of its columns, in a worker's scratch.
@@ -58,6 +78,8 @@ pub(super) struct ItemRun<'a, 's> {
     /// S^j (b, c) less its offset.
     position: &'s mut [f32],
     offset: f32,
+    /// CE of the even mixture, near which those of the columns lie.
+    around: f32,
     /// Y (b, c) of soft targets.
     targets: &'s mut [f32],
     values: ColumnValues<'s>,
@@ -112,6 +134,10 @@ impl<'a, 's> ItemRun<'a, 's> {
                 None
             }
         };
+        let around = match plan.attention_gradient {
+            true => even_mixture_loss(position, labels, targets, &mut logits[..c]),
+            false => 0.0,
+        };
         let mut result = Carve::new(result);
         let sums = result.words(SUM_WORDS);
         let attention_sums = result.floats(if plan.attention_gradient { 3 * b } else { 0 });
@@ -134,6 +160,7 @@ impl<'a, 's> ItemRun<'a, 's> {
             d_matrix,
             position,
             offset,
+            around,
             targets,
             values,
             sums,
@@ -160,6 +187,7 @@ impl<'a, 's> ItemRun<'a, 's> {
                 }
             }
         }
+        sums.around = self.around.into();
         sums.store(self.sums);
         sums
     }
@@ -286,7 +314,7 @@ impl<'a, 's> ItemRun<'a, 's> {
             matrix: self.slab.matrix,
             over_mass,
             factor: values.factor,
-            weighted: Some((&*self.slab.mass, &*values.ce)),
+            weighted: Some((&*self.slab.mass, &*values.ce, self.around)),
             stride,
             count,
         };

@@ -130,8 +130,8 @@ impl Plan {
 
 /// Per-column values of a tile: lse, sum, fit, t, entropy, CE, factor, dot.
 pub(super) const COLUMN_VALUES: usize = 8;
-/// Words of an item's sums: loss, entropy and mass in f64.
-pub(super) const SUM_WORDS: usize = 6;
+/// Words of an item's sums: four f64.
+pub(super) const SUM_WORDS: usize = 8;
 
 /// Σ over an item's columns, weighted by s_k or 1: of CE, of H(Ỹ), and of the weights.
 #[derive(Clone, Copy, Default)]
@@ -139,22 +139,24 @@ pub(super) struct Sums {
     pub loss: f64,
     pub entropy: f64,
     pub mass: f64,
+    /// What CE was summed relative to for the gradient of attention; the same for all items of a position.
+    pub around: f64,
 }
 
 impl Sums {
     pub fn store(self, words: &mut [Word]) {
-        let values = [self.loss, self.entropy, self.mass];
-        bytemuck::cast_slice_mut::<Word, u8>(words)[..24].copy_from_slice(bytemuck::bytes_of(&values));
+        let values = [self.loss, self.entropy, self.mass, self.around];
+        bytemuck::cast_slice_mut::<Word, u8>(words)[..32].copy_from_slice(bytemuck::bytes_of(&values));
     }
 
     pub fn load(words: &[Word]) -> Self {
-        let [loss, entropy, mass] =
-            bytemuck::pod_read_unaligned::<[f64; 3]>(&bytemuck::cast_slice::<Word, u8>(words)[..24]);
-        Self { loss, entropy, mass }
+        let [loss, entropy, mass, around] =
+            bytemuck::pod_read_unaligned::<[f64; 4]>(&bytemuck::cast_slice::<Word, u8>(words)[..32]);
+        Self { loss, entropy, mass, around }
     }
 
     pub fn plus(self, other: Self) -> Self {
-        let Self { loss, entropy, mass } = other;
-        Self { loss: self.loss + loss, entropy: self.entropy + entropy, mass: self.mass + mass }
+        let Self { loss, entropy, mass, around } = other;
+        Self { loss: self.loss + loss, entropy: self.entropy + entropy, mass: self.mass + mass, around }
     }
 }
