@@ -164,7 +164,7 @@ impl Engine {
                 function.cu_function(),
                 grid,
                 block,
-                launch.variant.shared_bytes,
+                launch.shared_bytes,
                 stream,
                 &mut arguments,
             )
@@ -189,6 +189,7 @@ pub(super) struct Launch {
     pub kernel: &'static str,
     pub blocks: u32,
     pub threads: u32,
+    shared_bytes: u32,
 }
 
 impl Launch {
@@ -207,7 +208,12 @@ impl Launch {
             name: "the grid",
             sizes: blocks.to_vec(),
         })?;
-        Ok(Self { variant, kernel, blocks: blocks as u32, threads })
+        Ok(Self { variant, kernel, blocks: blocks as u32, threads, shared_bytes: variant.shared_bytes })
+    }
+
+    /// For the small kernels of a source, which use none of the variant's dynamic shared memory.
+    pub fn without_shared(self) -> Self {
+        Self { shared_bytes: 0, ..self }
     }
 }
 

@@ -14,10 +14,18 @@
 //! explicit weights finite and not negative; otherwise results are unspecified, though nothing is written outside the outputs.
 
 mod advice;
+mod attention;
 mod device;
 mod engine;
 pub mod jit;
+mod loss;
+mod loss_backward;
+mod loss_backward_attention;
+mod loss_forward;
+mod loss_plan;
 mod matrix;
+mod mix_attention;
+mod mix_backward;
 mod mix_forward;
 mod queue;
 mod sampler;
@@ -27,10 +35,13 @@ mod view;
 mod weights;
 mod workspace;
 
+pub use attention::{AttentionGradients, AttentionInput, AttentionOutputs, Classifier};
 pub use cudarc;
 pub use device::{DeviceInfo, open};
 pub use engine::{Engine, KernelReport};
+pub use loss::{Loss, LossGradients, LossInput, LossOutputs, Upstream};
 pub use matrix::DeviceTargets;
+pub use mix_backward::{MixBackwardOutputs, MixGradients, MixedGradients};
 pub use mix_forward::{MixInput, MixOutputs, MixTargets, Mixed};
 pub use queue::{DeviceElement, Precision, Queue};
 pub use view::{DeviceData, DeviceDataMut, DeviceView, DeviceViewMut};
@@ -41,7 +52,10 @@ pub use weights::{WeightsInput, WeightsOutput, weights_workspace_bytes};
 /// Options, shapes, strides, alignment and overlap are checked here, too; that the memory is there, in the engine's context, and free for what the
 /// call does with it until the stream has run it, is the caller's promise.
 pub mod raw {
+    pub use super::attention::{RawAttention, attention};
+    pub use super::loss::{RawLoss, RawLossOutputs, loss};
     pub use super::matrix::RawTargets;
+    pub use super::mix_backward::{RawMixBackward, mix_backward};
     pub use super::mix_forward::{RawMixForward, mix_forward};
     pub use super::sampler::RawColumns;
     pub use super::view::RawView;

@@ -90,9 +90,11 @@ pub struct RawColumns<'a> {
 /// Attention on the scale that kernels take it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Prepared {
-    live: CUdeviceptr,
+    /// Whether each example has a map of its own, (b) of u32.
+    pub live: CUdeviceptr,
     scaled: CUdeviceptr,
-    scales: CUdeviceptr,
+    /// The power of two of each position, (r).
+    pub scales: CUdeviceptr,
 }
 
 impl RawColumns<'_> {

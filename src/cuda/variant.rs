@@ -31,6 +31,7 @@ const HEADERS: &[Header] = embed![
 const SOURCES: &[Header] = embed![
     "attention.cu",
     "loss_backward.cu",
+    "loss_backward_attention.cu",
     "loss_forward.cu",
     "mix_backward.cu",
     "mix_backward_attention.cu",

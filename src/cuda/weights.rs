@@ -6,7 +6,9 @@ use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 use super::engine::{Engine, Launch};
 use super::queue::{DeviceElement, Queue};
-use super::sampler::{RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name};
+use super::sampler::{
+    Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
+};
 use super::tile::Tile;
 use super::variant::{Source, Variant};
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
@@ -14,6 +16,7 @@ use super::workspace::{Carve, RawWorkspace};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::problem::{Generator, Mixing, expect_shape};
+use crate::view::Layout;
 
 const OP: &str = "weights";
 const SOURCE: Source = Source { file: "weights.cu", kernels: &["weights"] };
@@ -193,13 +196,62 @@ pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) 
         first: call.first as u32,
         columns: columns as u32,
         matrix: 1,
-        padding: 0,
+        aligned: u32::from(is_aligned(&out, call.dtype)),
     };
     // SAFETY: the caller's promise; the parameters are those that weights.cu declares.
     unsafe {
         call.columns.prepare(OP, engine, stream, &prepared)?;
         engine.launch(OP, stream, &launch, &params)
     }
+}
+
+/// Some columns for a kernel that reads them: (r, b, pitch) of `dtype`, and their masses (r, columns).
+pub(super) struct Chunk {
+    pub first: usize,
+    pub columns: usize,
+    pub pitch: usize,
+    pub out: CUdeviceptr,
+    /// Or 0.
+    pub mass: CUdeviceptr,
+    pub dtype: Dtype,
+    /// The mix matrix, else Λ.
+    pub matrix: bool,
+}
+
+/// Fills a chunk of columns that an op keeps in its workspace.
+///
+/// # Safety
+/// The chunk's memory and that of the columns is valid, in the engine's context; attention has been prepared.
+pub(super) unsafe fn fill_chunk(
+    op: &'static str,
+    engine: &Engine,
+    stream: CUstream,
+    columns: &RawColumns<'_>,
+    prepared: &Prepared,
+    chunk: &Chunk,
+) -> Result<()> {
+    let tile = Tile::choose(engine, columns.b, shared_bytes);
+    let tiles = chunk.columns.div_ceil(16 * tile.warps as usize);
+    let variant = variant(&tile, columns.mixing.generator, chunk.dtype);
+    let launch = Launch::new(op, variant, "weights", &[columns.r, tiles], 32 * tile.warps)?;
+    let strides = [columns.b * chunk.pitch, chunk.pitch, 1];
+    let layout = Layout { shape: [columns.r, columns.b, chunk.columns], strides };
+    let chunk_view = RawView { pointer: chunk.out, layout };
+    let params = WeightsParams {
+        sampler: columns.params(prepared),
+        out: chunk.out,
+        mass: chunk.mass,
+        out_r: (columns.b * chunk.pitch) as i64,
+        out_b: chunk.pitch as i64,
+        out_n: 1,
+        mass_r: chunk.columns as i64,
+        first: chunk.first as u32,
+        columns: chunk.columns as u32,
+        matrix: u32::from(chunk.matrix),
+        aligned: u32::from(is_aligned(&chunk_view, chunk.dtype)),
+    };
+    // SAFETY: the caller's promise; the parameters are those that weights.cu declares.
+    unsafe { engine.launch(op, stream, &launch, &params) }
 }
 
 impl RawWeights<'_> {
@@ -251,6 +303,13 @@ fn variant(tile: &Tile, generator: Generator, dtype: Dtype) -> Variant {
         .shared(shared_bytes(tile))
 }
 
+/// Whether rows of columns can be written sixteen bytes at a time.
+fn is_aligned(out: &RawView<3>, dtype: Dtype) -> bool {
+    let boundary = 16 / element_bytes(dtype) as i64;
+    let rows = [out.stride(0), out.stride(1)].iter().all(|stride| stride % boundary == 0);
+    rows && out.stride(2) == 1 && out.pointer % 16 == 0
+}
+
 fn shared_bytes(tile: &Tile) -> u32 {
     tile.warps * (64 * (tile.panel + 8) + 3072)
 }
@@ -269,6 +328,7 @@ struct WeightsParams {
     first: u32,
     columns: u32,
     matrix: u32,
-    padding: u32,
+    /// Columns contiguous, every row on a 16-byte boundary.
+    aligned: u32,
 }
 const _: () = assert!(size_of::<WeightsParams>() == 160);

@@ -37,7 +37,7 @@ impl Carve {
         let at = self.used;
         let end = at.checked_add(count as u64).and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
         self.used = end.filter(|&end| end <= isize::MAX as u64).ok_or_else(too_large)?;
-        Ok(self.base + at)
+        Ok(self.base.wrapping_add(at))
     }
 
     /// Bytes handed out.

@@ -4,7 +4,9 @@
 
 #![allow(dead_code)] // Every test binary uses its own part.
 
+pub mod array;
 pub mod device;
+pub mod error;
 pub mod harness;
 pub mod nvrtc;
 pub mod problem;

@@ -1,0 +1,183 @@
+//! Kernels of loss_forward.cu: the losses of a chunk of columns, their sums, and the end of a call.
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
+
+use super::engine::{Engine, Launch};
+use super::loss::OP;
+use super::loss_plan::{Plan, Range};
+use super::matrix::{Matrix, RawTargets};
+use super::sampler::{SamplerParams, draw_kind, element_bytes, element_name};
+use super::tile::Tile;
+use super::variant::{Source, Variant};
+use super::view::RawView;
+use crate::error::Result;
+
+const SOURCE: Source =
+    Source { file: "loss_forward.cu", kernels: &["loss_forward", "loss_sums", "loss_finish"] };
+/// DRAW of columns that `weights` has stored.
+const STORED: u32 = 6;
+/// How a block reads stored columns.
+const STORED_TILE: Tile = Tile { panel: 64, multi: false, warps: 4 };
+
+/// How a block draws the whole batch, if that leaves room for two warps; else columns are stored first.
+pub(super) fn choose_tile(engine: &Engine, b: usize, math: u32, soft: bool) -> Option<Tile> {
+    let tile = Tile::choose(engine, b, |tile| shared_bytes(tile, math, soft));
+    (!tile.multi && tile.warps >= 2).then_some(tile)
+}
+
+fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
+    let stage = if math == 2 { 9216 } else { 8704 };
+    tile.warps * (64 * (tile.panel + 8) + 4608) + 2 * stage * (1 + u32::from(soft))
+}
+
+fn variant(plan: &Plan<'_>) -> Variant {
+    let (call, tile) = (plan.call, plan.tile.unwrap_or(STORED_TILE));
+    let draw = if plan.tile.is_some() { draw_kind(call.columns.mixing.generator) } else { STORED };
+    let soft = matches!(call.targets, RawTargets::Soft(_));
+    Variant::new(SOURCE)
+        .name("ELEMENT", element_name(call.dtype))
+        .number("MATH", plan.math)
+        .number("DRAW", draw)
+        .number("PANEL", tile.panel)
+        .number("WARPS", tile.warps)
+        .number("TARGETS", RawTargets::kind(Some(&call.targets)))
+        .number("KL", u32::from(call.outputs.kl.is_some()))
+        .number("GRADIENT", plan.gradient)
+        .shared(shared_bytes(&tile, plan.math, soft))
+}
+
+/// # Safety
+/// As [`Plan::run`].
+pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range) -> Result<()> {
+    let (call, memory, tile) = (plan.call, &plan.memory, plan.tile.unwrap_or(STORED_TILE));
+    let (b, r) = (call.columns.b, call.columns.r);
+    let column_tiles = range.columns.div_ceil(16 * tile.warps as usize);
+    let launch = Launch::new(OP, variant(plan), "loss_forward", &[r, column_tiles], 32 * tile.warps)?;
+    let (labels, soft) = RawTargets::params(Some(&call.targets), call.logits.layout.shape[2]);
+    let params = LossForwardParams {
+        sampler: call.columns.params(&memory.prepared),
+        logits: Matrix::new(&call.logits, element_bytes(call.dtype)),
+        soft,
+        labels,
+        matrix: memory.matrix,
+        matrix_row: plan.pitch() as i64,
+        matrix_position: (b * plan.pitch()) as i64,
+        masses: if call.columns.attention.is_some() { memory.masses } else { 0 },
+        statistics: memory.statistics,
+        statistics_stride: plan.pitch() as i64,
+        losses: PerMixture::from(call.outputs.per_mixture),
+        log_sums: PerMixture::from(call.outputs.log_sum_exp),
+        mass: PerMixture::from(None),
+        partial: memory.partial,
+        first: range.first as u32,
+        columns: range.columns as u32,
+        column_tiles: column_tiles as u32,
+        weighed: u32::from(plan.weighed()),
+    };
+    // SAFETY: the caller's promise; the parameters are those that the kernel declares.
+    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
+}
+
+/// # Safety
+/// As [`Plan::run`].
+pub(super) unsafe fn add_up(plan: &Plan<'_>, stream: CUstream, range: Range, accumulate: bool) -> Result<()> {
+    let launch = Launch::new(OP, variant(plan), "loss_sums", &[plan.call.columns.r], 32)?.without_shared();
+    let params = LossSumsParams {
+        partial: plan.memory.partial,
+        sums: plan.memory.sums,
+        ranges: plan.memory.ranges,
+        tiles: range.columns.div_ceil(16) as u32,
+        accumulate: u32::from(accumulate),
+    };
+    // SAFETY: as in `run`.
+    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
+}
+
+/// # Safety
+/// As [`Plan::run`].
+pub(super) unsafe fn finish(plan: &Plan<'_>, stream: CUstream) -> Result<()> {
+    let launch = Launch::new(OP, variant(plan), "loss_finish", &[1], 32)?.without_shared();
+    let pointer = |view: Option<RawView<1>>| view.map_or(0, |view| view.pointer);
+    let params = LossFinishParams {
+        sums: plan.memory.sums,
+        loss: pointer(plan.call.outputs.loss),
+        kl: pointer(plan.call.outputs.kl),
+        shares: plan.memory.shares,
+        r: plan.call.columns.r as u32,
+        n: plan.call.columns.mixing.n as u32,
+        weighed: u32::from(plan.weighed()),
+        padding: 0,
+    };
+    // SAFETY: as in `run`.
+    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
+}
+
+/// `PerMixture` of loss_forward.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct PerMixture {
+    data: CUdeviceptr,
+    position: i64,
+    column: i64,
+}
+
+impl From<Option<RawView<2>>> for PerMixture {
+    /// From a view (n, r).
+    fn from(view: Option<RawView<2>>) -> Self {
+        let view = view.unwrap_or(RawView::contiguous(0, [1, 1]));
+        Self { data: view.pointer, position: view.stride(1), column: view.stride(0) }
+    }
+}
+
+/// `LossForwardParams` of loss_forward.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct LossForwardParams {
+    sampler: SamplerParams,
+    logits: Matrix,
+    soft: Matrix,
+    labels: CUdeviceptr,
+    matrix: CUdeviceptr,
+    matrix_row: i64,
+    matrix_position: i64,
+    masses: CUdeviceptr,
+    statistics: CUdeviceptr,
+    statistics_stride: i64,
+    losses: PerMixture,
+    log_sums: PerMixture,
+    mass: PerMixture,
+    partial: CUdeviceptr,
+    first: u32,
+    columns: u32,
+    column_tiles: u32,
+    weighed: u32,
+}
+const _: () = assert!(size_of::<LossForwardParams>() == 328);
+
+/// `LossSumsParams` of loss_forward.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct LossSumsParams {
+    partial: CUdeviceptr,
+    sums: CUdeviceptr,
+    ranges: CUdeviceptr,
+    tiles: u32,
+    accumulate: u32,
+}
+const _: () = assert!(size_of::<LossSumsParams>() == 32);
+
+/// `LossFinishParams` of loss_forward.cu.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct LossFinishParams {
+    sums: CUdeviceptr,
+    loss: CUdeviceptr,
+    kl: CUdeviceptr,
+    shares: CUdeviceptr,
+    r: u32,
+    n: u32,
+    weighed: u32,
+    padding: u32,
+}
+const _: () = assert!(size_of::<LossFinishParams>() == 48);
