@@ -1,0 +1,33 @@
+//! Λ, M̂ and s.
+
+use crate::case::Case;
+use crate::support::measure::{Ledger, Sample};
+use crate::support::real::Tracked;
+use crate::support::strided::Strided;
+use multimix::reference::Sizes;
+use multimix::{Element, cpu, reference};
+
+pub fn check<T: Element>(case: &mut Case<T>, ledger: &mut Ledger) {
+    let Sizes { b, r, n, .. } = case.problem.sizes;
+    let mut matrix = Strided::<f32, 3>::empty(&mut case.problem.rng, [r, b, n], -7.0);
+    let mut mass = Strided::<f32, 2>::empty(&mut case.problem.rng, [r, n], -7.0);
+    let (mixing, input) = (&case.problem.mixing, case.engine_weights());
+    let mut workspace = vec![0; cpu::weights_workspace_bytes(mixing, &input).unwrap()];
+    let (out, out_mass) = (matrix.view_mut(), mass.view_mut());
+    cpu::weights_into(mixing, &input, out, Some(out_mass), &mut workspace).unwrap();
+    matrix.assert_gaps_untouched("the mix matrix");
+    mass.assert_gaps_untouched("the mass");
+    let (matrix, mass) = (matrix.values(), mass.values());
+    let allocated = cpu::weights(mixing, &input).unwrap();
+    assert_eq!((&allocated.matrix, &allocated.mass), (&matrix, &mass), "{}", case.problem.name);
+    let given = case.reference_mix();
+    let mix = reference::mix_matrix(&case.problem.sizes, given.weights, given.attention).unwrap();
+    let (plain, tracked) = (case.plain().mix::<f32>(), case.plain().mix::<Tracked>());
+    let sample =
+        Sample { engine: &matrix, reference: &mix.matrix, plain: &plain.matrix, tracked: &tracked.matrix };
+    case.enter(ledger, "weights: matrix", sample);
+    let scaled: Vec<f64> =
+        mix.mass.iter().enumerate().map(|(at, s)| s * f64::from(plain.scale[at / n])).collect();
+    let sample = Sample { engine: &mass, reference: &scaled, plain: &plain.mass, tracked: &tracked.mass };
+    case.enter(ledger, "weights: mass", sample);
+}

@@ -1,0 +1,126 @@
+//! How far an engine's results lie from the reference, and how far they may.
+//!
+//! Errors are measured in units of what is to be expected: the standard deviation that [`Tracked`] gives each element of
+//! the plain implementation's result, with one rounding of the result itself added. On that scale elements of all sizes count alike.
+
+use super::real::Tracked;
+use std::collections::BTreeMap;
+
+/// The engine may err by at most so many times the error of the plain implementation ...
+const TIMES_PLAIN: f64 = 2.0;
+/// ... which counts as so many units at least, as much as the largest of some hundred errors may be expected to be. The plain implementation
+/// may be lucky, and errs by nothing where a column has a single weight: dividing that by itself is exact, multiplying it by a rounded
+/// reciprocal, as the engines do, is not. Over all problems together ([`Ledger::conclude`]) nothing is granted for luck.
+const LUCK: f64 = 3.0;
+
+/// What an engine computed for one op, and what it is judged by.
+pub struct Sample<'a> {
+    pub engine: &'a [f32],
+    pub reference: &'a [f64],
+    pub plain: &'a [f32],
+    pub tracked: &'a [Tracked],
+}
+
+/// The largest error in an array, in units, of engine and plain implementation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Errors {
+    engine: f64,
+    plain: f64,
+    at: usize,
+}
+
+impl Sample<'_> {
+    fn errors(&self) -> Errors {
+        let lengths = [self.engine.len(), self.plain.len(), self.tracked.len()];
+        assert_eq!(lengths, [self.reference.len(); 3]);
+        let mut errors = Errors::default();
+        for (at, &reference) in self.reference.iter().enumerate() {
+            let tracked = self.tracked[at];
+            let scale = tracked.value.abs().max(reference.abs());
+            assert!(
+                (tracked.value - reference).abs() <= 1e-9 * scale + 1e-3 * tracked.deviation(),
+                "the plain implementation in f64 gives {} at {at}, the reference {reference}",
+                tracked.value
+            );
+            let own = reference.abs() * 2f64.powi(-24);
+            let unit = (tracked.variance + own * own).sqrt();
+            let relative = |value: f32| {
+                let error = (f64::from(value) - reference).abs();
+                if error == 0.0 { 0.0 } else { error / unit }
+            };
+            let engine = relative(self.engine[at]);
+            if !(engine <= errors.engine) {
+                (errors.engine, errors.at) = (engine, at);
+            }
+            errors.plain = errors.plain.max(relative(self.plain[at]));
+        }
+        errors
+    }
+}
+
+/// Errors of one op over all problems.
+#[derive(Clone, Debug, Default)]
+struct Record {
+    samples: usize,
+    worst: Errors,
+    worst_ratio: f64,
+    engine_squares: f64,
+    plain_squares: f64,
+}
+
+/// Errors of all ops over all problems, and a line for each that was too large.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    records: BTreeMap<String, Record>,
+    violations: Vec<String>,
+}
+
+impl Ledger {
+    /// Enters a sample.
+    pub fn enter(&mut self, op: &str, problem: &str, sample: &Sample<'_>) {
+        let errors = sample.errors();
+        let allowed = TIMES_PLAIN * errors.plain.max(LUCK);
+        // Written so that a NaN is a violation.
+        if !(errors.engine <= allowed) {
+            let Errors { engine, plain, at } = errors;
+            let [x, y] = [sample.engine[at], sample.plain[at]];
+            self.violations.push(format!(
+                "{op}: the engine errs by {engine:.2} units, the plain implementation by {plain:.2}; element {at} is {x:e}, \
+                 plain {y:e}, reference {:e}; {problem}",
+                sample.reference[at]
+            ));
+        }
+        let record = self.records.entry(op.to_owned()).or_default();
+        record.samples += 1;
+        record.worst.engine = record.worst.engine.max(errors.engine);
+        record.worst.plain = record.worst.plain.max(errors.plain);
+        record.worst_ratio = record.worst_ratio.max(errors.engine / errors.plain.max(LUCK));
+        record.engine_squares += errors.engine * errors.engine;
+        record.plain_squares += errors.plain * errors.plain;
+    }
+
+    /// Prints the table, and holds the engine to the rule over all problems together, where luck has no part.
+    pub fn conclude(&self) {
+        println!("largest errors in units of the expected deviation; ratio: engine to plain");
+        println!(
+            "{:<34} {:>7} {:>8} {:>8} {:>12} {:>10}",
+            "op", "samples", "engine", "plain", "worst ratio", "rms ratio"
+        );
+        let mut within = true;
+        for (op, record) in &self.records {
+            let Record { samples, worst, worst_ratio, .. } = record;
+            let ratio = (record.engine_squares / record.plain_squares).sqrt();
+            println!(
+                "{op:<34} {samples:>7} {:>8.2} {:>8.2} {worst_ratio:>12.2} {ratio:>10.2}",
+                worst.engine, worst.plain
+            );
+            within &= ratio <= TIMES_PLAIN;
+        }
+        let violations = self.violations.join("\n");
+        assert!(violations.is_empty(), "errors larger than allowed:\n{violations}");
+        assert!(
+            within,
+            "an op errs more than {TIMES_PLAIN} times as much as the plain implementation over all problems"
+        );
+    }
+}
