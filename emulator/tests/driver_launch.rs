@@ -20,9 +20,9 @@ fn parameters_come_by_pointers_or_in_a_buffer() {
     buffer.extend(8_u32.to_le_bytes());
     let with_buffer = |size: usize, pointers: *mut *mut c_void| {
         let mut extra: [*mut c_void; 5] = [
-            1_usize as *mut c_void,
+            std::ptr::without_provenance_mut(1),
             buffer.as_ptr().cast_mut().cast(),
-            2_usize as *mut c_void,
+            std::ptr::without_provenance_mut(2),
             arg(&size),
             std::ptr::null_mut(),
         ];

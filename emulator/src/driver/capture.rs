@@ -48,9 +48,11 @@ pub struct Capture {
     thread: ThreadId,
     origin: Weak<Stream>,
     invalid: AtomicBool,
-    /// The streams that take part, and for each the nodes that its next node follows.
-    reached: Mutex<HashMap<usize, (Weak<Stream>, Vec<usize>)>>,
+    reached: Mutex<Reached>,
 }
+
+/// The streams that take part, by address, and for each the nodes that its next node follows.
+type Reached = HashMap<usize, (Weak<Stream>, Vec<usize>)>;
 
 /// Captures in progress, for calls that concern other threads' captures.
 static ACTIVE: Mutex<Vec<Weak<Capture>>> = Mutex::new(vec![]);

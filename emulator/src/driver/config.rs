@@ -3,7 +3,9 @@
 //! The device's own properties are fixed by `cuInit`; how kernels are executed ([`Settings`]) may change at any time
 //! and holds for the launches submitted afterwards.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::device::Architecture;
 use crate::Settings;
@@ -29,6 +31,8 @@ struct Config {
     memory_bytes: u64,
     pools: bool,
     execution: Settings,
+    /// `VGPU_DELAY`: microseconds that each piece of a stream's work waits at most before it begins.
+    delay: u32,
 }
 
 const DEFAULT_MEMORY: u64 = 8 << 30;
@@ -41,7 +45,13 @@ impl Config {
             memory_bytes: DEFAULT_MEMORY,
             pools: true,
             execution: Settings::from_variables(|name| std::env::var(name).ok())?,
+            delay: 0,
         };
+        if let Ok(value) = std::env::var("VGPU_DELAY") {
+            config
+                .set_execution("VGPU_DELAY", &value)
+                .map_err(|problem| format!("VGPU_DELAY={value}: {problem}"))?;
+        }
         for name in ["VGPU_CC", "VGPU_SMS", "VGPU_MEMORY", "VGPU_POOLS"] {
             if let Ok(value) = std::env::var(name) {
                 config.set_device(name, &value).map_err(|problem| format!("{name}={value}: {problem}"))?;
@@ -78,6 +88,9 @@ impl Config {
             "VGPU_SEED" => current.seed = new.seed,
             "VGPU_NOISE" => current.noise = new.noise,
             "VGPU_THREADS" => current.threads = new.threads,
+            "VGPU_DELAY" => {
+                self.delay = value.trim().parse().map_err(|_| "a number of microseconds is needed")?
+            }
             "VGPU_INSTRUCTION_LIMIT" => current.instruction_limit = new.instruction_limit,
             _ => return Err("no such setting".into()),
         }
@@ -155,6 +168,20 @@ pub fn fix_device() -> Result<DeviceConfig, String> {
 /// How launches submitted now are executed.
 pub fn execution() -> Settings {
     with_config(|config| Ok(config.execution.clone())).unwrap_or_default()
+}
+
+/// How long the next piece of a stream's work waits before it begins: between half of `VGPU_DELAY` and the whole.
+pub fn delay() -> Duration {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (most, seed) = with_config(|config| Ok((config.delay, config.execution.seed))).unwrap_or_default();
+    if most == 0 {
+        return Duration::ZERO;
+    }
+    // SplitMix64: any sequence that is spread evenly will do.
+    let mut mixed = (seed ^ NEXT.fetch_add(1, Ordering::Relaxed)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let half = u64::from(most.div_ceil(2));
+    Duration::from_micros(half + (mixed >> 33) % (half + 1)).min(Duration::from_micros(most.into()))
 }
 
 /// Why [`set`] changed nothing.

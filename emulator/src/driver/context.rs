@@ -176,10 +176,15 @@ pub fn as_callback(call: impl FnOnce()) {
     IN_CALLBACK.set(false);
 }
 
+/// Uses this thread's stack. A thread that is ending, in whose last moments objects are dropped, has none any more.
+fn with_stack<T>(use_it: impl FnOnce(&mut Vec<usize>) -> T) -> Result<T> {
+    device()?;
+    STACK.try_with(|stack| use_it(&mut stack.borrow_mut())).map_err(|_| Status::DEINITIALIZED)
+}
+
 /// Handle of the current context, 0 for none, without a look at it.
 pub fn current_handle() -> Result<usize> {
-    device()?;
-    Ok(STACK.with_borrow(|stack| stack.last().copied().unwrap_or(0)))
+    with_stack(|stack| stack.last().copied().unwrap_or(0))
 }
 
 /// The current context, faulted or not.
@@ -203,32 +208,27 @@ pub fn set_current(handle: usize) -> Result {
     if handle != 0 {
         Handle::<Context>::new(handle).get()?;
     }
-    STACK.with_borrow_mut(|stack| {
+    with_stack(|stack| {
         stack.pop();
         if handle != 0 {
             stack.push(handle);
         }
-    });
-    Ok(())
+    })
 }
 
 pub fn push_current(handle: usize) -> Result {
     device()?;
     Handle::<Context>::new(handle).get()?;
-    STACK.with_borrow_mut(|stack| stack.push(handle));
-    Ok(())
+    with_stack(|stack| stack.push(handle))
 }
 
 pub fn pop_current() -> Result<usize> {
-    device()?;
-    STACK.with_borrow_mut(Vec::pop).ok_or(Status::INVALID_CONTEXT)
+    with_stack(Vec::pop)?.ok_or(Status::INVALID_CONTEXT)
 }
 
 /// Takes a destroyed context off this thread's stack if it is on top of it.
-pub fn forget_current(handle: usize) {
-    STACK.with_borrow_mut(|stack| {
-        if stack.last() == Some(&handle) {
-            stack.pop();
-        }
-    });
+pub fn forget_current(handle: usize) -> Result {
+    with_stack(|stack| {
+        stack.pop_if(|top| *top == handle);
+    })
 }

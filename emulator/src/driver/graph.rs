@@ -69,6 +69,15 @@ impl Drop for GraphMemory {
     }
 }
 
+impl Drop for Graph {
+    /// The handles of its nodes end with it, also when it is the graph of a capture that failed.
+    fn drop(&mut self) {
+        for node in lock(&self.nodes).iter() {
+            Node::registry().remove(node.handle);
+        }
+    }
+}
+
 impl Graph {
     pub fn new() -> Arc<Self> {
         Arc::new(Self { nodes: Mutex::default(), memory: Arc::default() })
@@ -154,13 +163,6 @@ impl Graph {
             last: Mutex::new(Ticket::finished()),
         };
         Ok(GraphExec::registry().insert(Arc::new(exec)))
-    }
-
-    /// `cuGraphDestroy`: its handle is gone already; those of its nodes go too.
-    pub fn forget_nodes(&self) {
-        for node in lock(&self.nodes).iter() {
-            Node::registry().remove(node.handle);
-        }
     }
 
     /// `cuGraphClone`: the same work in nodes of its own.

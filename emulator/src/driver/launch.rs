@@ -65,8 +65,8 @@ impl Launch {
         })
     }
 
-    pub fn run(&self, device: &Device) -> std::result::Result<Counters, Fault> {
-        exec::launch(&LaunchSpec {
+    pub fn run(&self, device: &Device) -> std::result::Result<Counters, Box<Fault>> {
+        let spec = LaunchSpec {
             kernel: &self.function.kernel,
             memory: &device.memory,
             device: &device.exec,
@@ -76,7 +76,8 @@ impl Launch {
             params: &self.parameters,
             cooperative: self.cooperative,
             settings: &self.settings,
-        })
+        };
+        exec::launch(&spec).map_err(Box::new)
     }
 }
 

@@ -35,7 +35,7 @@ pub fn blocks_per_sm(architecture: &Architecture, block: Block) -> u32 {
     let by_registers = warps_per_scheduler * SCHEDULERS / warps;
     let shared =
         (block.shared_bytes + architecture.shared_reserved).next_multiple_of(shared_unit(architecture));
-    let by_shared = if shared == 0 { u32::MAX } else { architecture.shared_per_sm / shared };
+    let by_shared = architecture.shared_per_sm.checked_div(shared).unwrap_or(u32::MAX);
     architecture.blocks_per_sm.min(by_warps).min(by_registers).min(by_shared)
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::capture::{self, Capture};
+use super::config;
 use super::context::{Context, Streams};
 use super::handle::{Handle, Registered, registered};
 use super::status::{Result, Status};
@@ -221,12 +222,15 @@ fn start_worker(context: &Arc<Context>) -> Result<Sender<Task>> {
     // The context must live as long as work in it; a weak reference held between two tasks lets it go when idle.
     let context = Arc::downgrade(context);
     let work = move || {
-        for task in queue {
-            task.after.iter().for_each(|ticket| ticket.wait());
+        for Task { after, work, ticket } in queue {
+            after.iter().for_each(|ticket| ticket.wait());
+            std::thread::sleep(config::delay());
             if let Some(context) = context.upgrade() {
-                task.work.perform(&context);
+                work.perform(&context);
             }
-            task.ticket.finish();
+            // What the work holds (a module, a graph's memory) must be let go by the time that it counts as done.
+            drop(work);
+            ticket.finish();
         }
     };
     let started = std::thread::Builder::new().name("vgpu-stream".into()).spawn(work);

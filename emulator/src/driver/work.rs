@@ -167,10 +167,16 @@ fn copy_row(memory: &GlobalMemory, destination: &At, source: &At, width: usize) 
             unsafe { to.write(&row) };
             Ok(())
         }
-        // SAFETY: the caller keeps both readable and writable until the copy is done.
-        (At::Host(to), At::Host(from)) => Ok(unsafe { to.write(&from.read(width)) }),
-        // SAFETY: the caller keeps its memory writable until the copy is done.
-        (At::Host(to), At::Bytes(from)) => Ok(unsafe { to.write(&from[..width]) }),
+        (At::Host(to), At::Host(from)) => {
+            // SAFETY: the caller keeps both readable and writable until the copy is done.
+            unsafe { to.write(&from.read(width)) };
+            Ok(())
+        }
+        (At::Host(to), At::Bytes(from)) => {
+            // SAFETY: the caller keeps its memory writable until the copy is done.
+            unsafe { to.write(&from[..width]) };
+            Ok(())
+        }
         (At::Bytes(_), _) => unreachable!("a staged copy is a source"),
     }
 }

@@ -197,8 +197,7 @@ fn destroy(handle: Handle<Context>) -> Result {
         return Err(Status::INVALID_CONTEXT);
     }
     context.destroy();
-    context::forget_current(handle.value());
-    Ok(())
+    context::forget_current(handle.value())
 }
 
 fn or_current(handle: Handle<Context>) -> Result<std::sync::Arc<Context>> {

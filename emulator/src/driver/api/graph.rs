@@ -31,8 +31,7 @@ export! {
 
     fn cuGraphDestroy(graph: Handle<Graph>) {
         device()?;
-        graph.remove()?.forget_nodes();
-        Ok(())
+        graph.remove().map(|_| ())
     }
 
     fn cuGraphClone(copy: Out<usize>, graph: Handle<Graph>) {
