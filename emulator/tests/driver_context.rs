@@ -94,7 +94,9 @@ fn contexts_stack_and_unknown_ones_are_refused() {
 #[test]
 fn a_destroyed_context_takes_everything_with_it() {
     let session = Session::new();
-    let (context, address, event, stream) = (session.context, alloc(64), event(), stream(BLOCKING));
+    // So much that what other tests allocate meanwhile makes no difference.
+    let large = 1 << 30;
+    let (context, address, event, stream) = (session.context, alloc(large), event(), stream(BLOCKING));
     let module = load(KERNELS);
     let function = function(module, c"nothing");
     // SAFETY: every pointer is valid for its function; stale handles are what is tested.
@@ -114,7 +116,7 @@ fn a_destroyed_context_takes_everything_with_it() {
         assert_eq!(launch(function, 1, 1, std::ptr::null_mut(), &[]), INVALID_HANDLE);
         assert_eq!(cuMemFree_v2(address), INVALID_VALUE);
         ok(cuMemGetInfo_v2(&mut free_after, &mut total));
-        assert!(free_after >= free_before + 64, "{free_after} {free_before}");
+        assert!(free_after > free_before + large / 2, "{free_after} {free_before}");
     }
 }
 
