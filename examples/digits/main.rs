@@ -39,32 +39,32 @@ struct Options {
     ])]
     regimes: Vec<Regime>,
     /// Repetitions of each regime
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
+    #[arg(long, default_value_t = 5, value_parser = count)]
+    seeds: usize,
     /// Passes over the training images
-    #[arg(long, default_value_t = 100, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 100, value_parser = count)]
     epochs: usize,
     /// Images per mini-batch (b)
-    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 64, value_parser = count)]
     batch: usize,
     /// Mixtures per mini-batch and position in MultiMix and Dense MultiMix
-    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 1000, value_parser = count)]
     n: usize,
     /// Concentration of the Dirichlet and Beta distributions: one value, or LO:HI to draw it from
     #[arg(long, default_value = "0.5:2")]
     alpha: Concentration,
     /// Models trained at a time [default: the number of processors]
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = count)]
     threads: Option<usize>,
     /// Folder for the plots and the numbers of every run
     #[arg(long, default_value = "out")]
     out: PathBuf,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        parsed => parsed.map_err(|_| "must be a whole number".into()),
+        Ok(value @ 1..=1_000_000) => Ok(value),
+        _ => Err("must be a whole number from 1 to 1,000,000".into()),
     }
 }
 
@@ -108,7 +108,7 @@ fn main() -> Result<()> {
     let mut regimes = options.regimes.clone();
     regimes.sort_unstable();
     regimes.dedup();
-    let runs = train_all(&regimes, options.seeds, options.threads, &split, &plan)?;
+    let runs = train_all(&regimes, options.seeds as u64, options.threads, &split, &plan)?;
 
     std::fs::write(options.out.join("runs.csv"), report::csv(&runs))?;
     plots::embeddings(&options.out.join("embeddings.png"), &regimes, &runs, &split)?;

@@ -178,9 +178,9 @@ pub fn losses(path: &Path, regimes: &[Regime], runs: &[Run]) -> Result<()> {
     let curves = |points: &dyn Fn(&Run) -> Vec<(usize, f64)>| -> Vec<(Regime, Curve)> {
         regimes.iter().map(|&regime| (regime, Curve::over_seeds(regime, runs, points))).collect()
     };
-    let objectives = curves(&|run: &Run| (1..).zip(run.objective.iter().copied()).collect());
+    let objectives = curves(&|run: &Run| (1..).zip(running_mean(&run.objective)).collect());
     let range = 0.0..1.05 * highest(&objectives);
-    let titles = ["Training objective of each regime", "mean loss of an epoch (nats)"];
+    let titles = ["Training objective of each regime", "loss, mean of up to five epochs (nats)"];
     panel_of_losses(&left, titles, range, &objectives)?;
     let tests = curves(&|run: &Run| run.test_loss.clone());
     let range = (0.8 * lowest(&tests)..1.2 * highest(&tests)).log_scale();
@@ -235,6 +235,12 @@ where
         .border_style(PALE)
         .draw()?;
     Ok(())
+}
+
+/// The mean of each value and up to four before it: how many mini-batches of an epoch use input mixup is chance.
+fn running_mean(values: &[f64]) -> Vec<f64> {
+    let window = |end: usize| &values[(end + 1).saturating_sub(5)..=end];
+    (0..values.len()).map(|end| mean_deviation(window(end)).0).collect()
 }
 
 /// Mean and standard deviation over the seeds, by epoch.
