@@ -70,6 +70,7 @@ fn perform(task: Task) -> Result<ExitCode, Error> {
         Task::Toolkit => fetch::toolkit().map(|()| ExitCode::SUCCESS),
         Task::Vgpu => vgpu::install().map(|_| ExitCode::SUCCESS),
         Task::Test(command) => {
+            fetch::toolkit()?; // for kernels of others, which include CUDA's headers
             let mut cargo = environment::cargo();
             cargo.args(["test", "--workspace"]).args(&command.args);
             prepare(&command)?.run(cargo)

@@ -10,7 +10,7 @@ use super::shared::Who;
 use super::warp::{Warp, read_cell, write_cell};
 use crate::arith::half::{HalfMode, map2};
 use crate::arith::single::MinMaxMode;
-use crate::arith::{Round, double, single};
+use crate::arith::{F32Mode, Round, double, single};
 use crate::fault::FaultKind;
 use crate::memory::Arena;
 use crate::program::code::{AtomOp, AtomType, Atomic, NO_ROW, Space};
@@ -38,8 +38,9 @@ impl BlockState<'_> {
             let operands = read_cell(rows, src);
             let mut old = [0; LANES];
             by_space(atomic.space, &at, active, |space, at, lanes| {
+                let ty = type_in(space, atomic.ty);
                 let update =
-                    |lane: usize, value: u64| apply(atomic.op, atomic.ty, value, operands[lane], swap[lane]);
+                    |lane: usize, value: u64| apply(atomic.op, ty, value, operands[lane], swap[lane]);
                 match space {
                     Space::Shared => self.atomic_shared(warp.index, at, lanes, bytes, update, &mut old),
                     Space::Local => self.atomic_local(warp, at, lanes, bytes, update, &mut old),
@@ -140,6 +141,14 @@ impl BlockState<'_> {
         })?;
         self.acquired = self.launch.order.acquire();
         Ok(())
+    }
+}
+
+/// `add.f32` flushes subnormals in global memory, and nowhere else.
+fn type_in(space: Space, ty: AtomType) -> AtomType {
+    match (ty, space) {
+        (AtomType::F32(mode), Space::Global | Space::Generic) => AtomType::F32(F32Mode { ftz: true, ..mode }),
+        _ => ty,
     }
 }
 
