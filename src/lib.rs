@@ -16,6 +16,7 @@ pub mod candle;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod device;
 pub mod element;
 pub mod error;
 pub mod problem;
@@ -24,6 +25,7 @@ pub mod sampler;
 mod simd;
 pub mod view;
 
+pub use device::Device;
 pub use element::{Dtype, Element};
 pub use error::{Error, Result};
 pub use problem::{

@@ -54,7 +54,7 @@ pub enum Targets<'a> {
 }
 
 impl Targets<'_> {
-    fn validate(&self, op: &'static str, b: usize, c: usize) -> Result<()> {
+    pub(crate) fn validate(&self, op: &'static str, b: usize, c: usize) -> Result<()> {
         match self {
             Targets::Labels(labels) => {
                 expect_shape(op, "labels", [labels.len()], [b])?;
@@ -85,14 +85,14 @@ fn check_attention_shape(op: &'static str, given: [usize; 2], b: usize, r: usize
     expect_shape(op, "attention", given, [b, r])
 }
 
-fn check_attention(op: &'static str, attention: Option<&View<'_, f32, 2>>, b: usize, r: usize) -> Result<()> {
+pub(crate) fn check_attention(op: &'static str, attention: Option<&View<'_, f32, 2>>, b: usize, r: usize) -> Result<()> {
     let Some(attention) = attention else { return Ok(()) };
     check_attention_shape(op, attention.shape(), b, r)?;
     check_all(op, "attention", attention)
 }
 
 /// Explicit weights: values, and no column without any.
-fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>) -> Result<()> {
+pub(crate) fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>) -> Result<()> {
     let Some(weights) = weights else { return Ok(()) };
     let [r, b, n] = weights.shape();
     for j in 0..r {

@@ -21,10 +21,9 @@ pub(super) fn panel(b: usize, math: u32) -> u32 {
 fn variant(plan: &Plan<'_>) -> Variant {
     let panel = panel(plan.call.columns.b, plan.math);
     let targets = RawTargets::kind(Some(&plan.call.targets));
-    let list = if targets == 2 { 0 } else { 4 * panel + 16 };
     let shared = match plan.math {
-        2 => 2 * panel * 144 + 9216 + if targets == 2 { panel * 144 } else { 18432 } + 768 + list,
-        _ => 2 * panel * 272 + 17408 + 768 + list,
+        2 => 128 * (panel + 8) + 288 * panel + 9216 + 768,
+        _ => 3 * 17408 + 768 + if targets == 2 { 0 } else { 272 },
     };
     Variant::new(SOURCE)
         .name("ELEMENT", element_name(plan.call.dtype))
@@ -98,8 +97,10 @@ pub(super) struct LossParams {
     ranges: CUdeviceptr,
     b: u32,
     r: u32,
+    columns: u32,
+    padding: u32,
 }
-const _: () = assert!(size_of::<LossParams>() == 160);
+const _: () = assert!(size_of::<LossParams>() == 168);
 
 impl LossParams {
     pub fn new(plan: &Plan<'_>, range: Range) -> Self {
@@ -111,10 +112,12 @@ impl LossParams {
             soft,
             labels,
             statistics: memory.statistics,
-            statistics_stride: plan.pitch() as i64,
+            statistics_stride: plan.chunk as i64,
             ranges: memory.ranges,
             b: call.columns.b as u32,
             r: call.columns.r as u32,
+            columns: range.columns as u32,
+            padding: 0,
         }
     }
 }
@@ -133,4 +136,4 @@ struct LossBackwardParams {
     accumulate: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossBackwardParams>() == 240);
+const _: () = assert!(size_of::<LossBackwardParams>() == 248);

@@ -25,7 +25,7 @@ fn variant(plan: &Plan<'_>) -> Variant {
         .number("MATH", 0)
         .number("TARGETS", targets)
         .number("PANEL", 64)
-        .shared(54032 - if targets == 2 { 272 } else { 0 })
+        .shared(53760 + if targets == 2 { 0 } else { 272 })
 }
 
 /// Adds a chunk's share to the slices.
@@ -92,7 +92,7 @@ struct LossAttentionParams {
     weighed: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossAttentionParams>() == 224);
+const _: () = assert!(size_of::<LossAttentionParams>() == 232);
 
 /// `LossAttentionSumParams` of loss_backward_attention.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

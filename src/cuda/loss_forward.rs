@@ -51,7 +51,7 @@ fn variant(plan: &Plan<'_>) -> Variant {
 /// As [`Plan::run`].
 pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range) -> Result<()> {
     let (call, memory, tile) = (plan.call, &plan.memory, plan.tile.unwrap_or(STORED_TILE));
-    let (b, r) = (call.columns.b, call.columns.r);
+    let r = call.columns.r;
     let column_tiles = range.columns.div_ceil(16 * tile.warps as usize);
     let launch = Launch::new(OP, variant(plan), "loss_forward", &[r, column_tiles], 32 * tile.warps)?;
     let (labels, soft) = RawTargets::params(Some(&call.targets), call.logits.layout.shape[2]);
@@ -61,11 +61,11 @@ pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range) -> Res
         soft,
         labels,
         matrix: memory.matrix,
-        matrix_row: plan.pitch() as i64,
-        matrix_position: (b * plan.pitch()) as i64,
+        matrix_column: plan.pitch() as i64,
+        matrix_position: (plan.chunk * plan.pitch()) as i64,
         masses: if call.columns.attention.is_some() { memory.masses } else { 0 },
         statistics: memory.statistics,
-        statistics_stride: plan.pitch() as i64,
+        statistics_stride: plan.chunk as i64,
         losses: PerMixture::from(call.outputs.per_mixture),
         log_sums: PerMixture::from(call.outputs.log_sum_exp),
         mass: PerMixture::from(None),
@@ -139,7 +139,7 @@ struct LossForwardParams {
     soft: Matrix,
     labels: CUdeviceptr,
     matrix: CUdeviceptr,
-    matrix_row: i64,
+    matrix_column: i64,
     matrix_position: i64,
     masses: CUdeviceptr,
     statistics: CUdeviceptr,

@@ -46,9 +46,9 @@ pub(super) struct Plan<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Memory {
     pub prepared: Prepared,
-    /// M̂ of a chunk, (r, b, pitch) of numbers as they are multiplied.
+    /// M̂ of a chunk, (r, columns, pitch) of numbers as they are multiplied.
     pub matrix: CUdeviceptr,
-    /// Λ of a chunk, (r, b, pitch) in f32.
+    /// Λ of a chunk, (r, columns, pitch) in f32.
     pub lambda: CUdeviceptr,
     /// s (r, columns), where columns are stored first.
     pub masses: CUdeviceptr,
@@ -108,14 +108,14 @@ impl<'a> Plan<'a> {
         let mut carve = Carve::from(OP, self.call.workspace.pointer);
         let mut memory = Memory { prepared: self.call.columns.carve(&mut carve)?, ..Memory::default() };
         if self.keeps_matrix() {
-            let sizes = [r, b, self.pitch(), self.number_bytes()];
+            let sizes = [r, self.chunk, self.pitch(), self.number_bytes()];
             memory.matrix = carve.take::<u8>("the mix matrix of a chunk", &sizes)?;
         }
         if self.tile.is_none() {
             memory.masses = carve.take::<f32>("masses", &[r, self.chunk])?;
         }
         if self.gradient > 0 {
-            memory.statistics = carve.take::<f32>("statistics", &[r, 6, self.pitch()])?;
+            memory.statistics = carve.take::<f32>("statistics", &[r, 6, self.chunk])?;
         }
         memory.partial = carve.take::<f64>("partial sums", &[r, self.chunk.div_ceil(16), 4])?;
         memory.sums = carve.take::<f64>("sums", &[r, 3])?;
@@ -125,7 +125,7 @@ impl<'a> Plan<'a> {
             memory.d_logits = carve.take::<f32>("slices of the gradient", &[self.splits, r, b, c])?;
         }
         if self.call.outputs.attention.is_some() {
-            memory.lambda = carve.take::<f32>("the weights of a chunk", &[r, b, self.pitch()])?;
+            memory.lambda = carve.take::<f32>("the weights of a chunk", &[r, self.chunk, self.pitch()])?;
             let sizes = [self.attention_splits, c.div_ceil(64) + 2, r, b];
             memory.d_attention = carve.take::<f32>("slices of the gradient of attention", &sizes)?;
         }
@@ -155,15 +155,15 @@ impl<'a> Plan<'a> {
         element_bytes(self.number())
     }
 
-    /// Columns that a row of a chunk's matrix has room for: rows begin on 16-byte boundaries.
+    /// Examples that a column of a chunk's matrix has room for: columns begin on 16-byte boundaries.
     pub fn pitch(&self) -> usize {
-        self.chunk.next_multiple_of(64)
+        self.call.columns.b.next_multiple_of(8)
     }
 
-    /// The chunk's matrix as (b, r, columns).
+    /// The chunk's matrix as (columns, r, b).
     pub fn matrix(&self, range: Range, pointer: CUdeviceptr, size: usize) -> Matrix {
         let (b, r, pitch) = (self.call.columns.b, self.call.columns.r, self.pitch());
-        let layout = Layout { shape: [b, r, range.columns], strides: [pitch, b * pitch, 1] };
+        let layout = Layout { shape: [range.columns, r, b], strides: [pitch, self.chunk * pitch, 1] };
         Matrix::new(&RawView { pointer, layout }, size)
     }
 
@@ -200,7 +200,7 @@ impl<'a> Plan<'a> {
         let chunk = |out, mass, dtype, matrix| Chunk {
             first: range.first,
             columns: range.columns,
-            pitch: self.pitch(),
+            strides: [self.chunk * self.pitch(), 1, self.pitch()],
             out,
             mass,
             dtype,

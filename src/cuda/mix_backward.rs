@@ -429,7 +429,8 @@ impl Plan {
         columns: usize,
     ) -> Result<()> {
         let (out, dtype, pitch) = (self.matrix, self.sizes.dtype, self.pitch());
-        let chunk = Chunk { first, columns, pitch, out, mass: 0, dtype, matrix: true };
+        let strides = [call.columns.b * pitch, pitch, 1];
+        let chunk = Chunk { first, columns, strides, out, mass: 0, dtype, matrix: true };
         // SAFETY: the caller's promise.
         unsafe { fill_chunk(OP, engine, stream, &call.columns, &self.prepared, &chunk) }
     }

@@ -35,6 +35,7 @@ mod view;
 mod weights;
 mod workspace;
 
+pub(crate) use advice::driver_error;
 pub use attention::{AttentionGradients, AttentionInput, AttentionOutputs, Classifier};
 pub use cudarc;
 pub use device::{DeviceInfo, open};

@@ -205,11 +205,11 @@ pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) 
     }
 }
 
-/// Some columns for a kernel that reads them: (r, b, pitch) of `dtype`, and their masses (r, columns).
+/// Some columns for a kernel that reads them, of `dtype`, with these strides of (r, b, columns); and their masses (r, columns).
 pub(super) struct Chunk {
     pub first: usize,
     pub columns: usize,
-    pub pitch: usize,
+    pub strides: [usize; 3],
     pub out: CUdeviceptr,
     /// Or 0.
     pub mass: CUdeviceptr,
@@ -234,16 +234,15 @@ pub(super) unsafe fn fill_chunk(
     let tiles = chunk.columns.div_ceil(16 * tile.warps as usize);
     let variant = variant(&tile, columns.mixing.generator, chunk.dtype);
     let launch = Launch::new(op, variant, "weights", &[columns.r, tiles], 32 * tile.warps)?;
-    let strides = [columns.b * chunk.pitch, chunk.pitch, 1];
-    let layout = Layout { shape: [columns.r, columns.b, chunk.columns], strides };
+    let layout = Layout { shape: [columns.r, columns.b, chunk.columns], strides: chunk.strides };
     let chunk_view = RawView { pointer: chunk.out, layout };
     let params = WeightsParams {
         sampler: columns.params(prepared),
         out: chunk.out,
         mass: chunk.mass,
-        out_r: (columns.b * chunk.pitch) as i64,
-        out_b: chunk.pitch as i64,
-        out_n: 1,
+        out_r: chunk.strides[0] as i64,
+        out_b: chunk.strides[1] as i64,
+        out_n: chunk.strides[2] as i64,
         mass_r: chunk.columns as i64,
         first: chunk.first as u32,
         columns: chunk.columns as u32,

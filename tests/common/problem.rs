@@ -52,9 +52,12 @@ impl Problem {
         }
         let positions = if rng.random_bool(0.5) { self.r } else { 1 };
         let layout = layout(rng, [positions, self.b, self.mixing.n]);
-        let values =
-            (0..reach(&layout)).map(|_| if rng.random_bool(0.2) { 0.0 } else { rng.random_range(0.0..3.0) });
-        Some((values.collect(), layout))
+        // Every column needs a positive weight: zeros only where there are many others.
+        let zeros = if self.b > 60 { 0.2 } else { 0.0 };
+        let value =
+            |rng: &mut ChaCha8Rng| if rng.random_bool(zeros) { 0.0 } else { rng.random_range(0.01..3.0) };
+        let values: Vec<f32> = (0..reach(&layout)).map(|_| value(rng)).collect();
+        Some((values, layout))
     }
 
     /// Attention (b, r), where it is given: mostly positive, some zeros, now and then a whole map of zeros or a tiny scale.

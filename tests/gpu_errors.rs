@@ -1,0 +1,191 @@
+//! Calls that cannot be served: each is an error that says what is wrong and what to do, and leaves the device usable.
+
+mod common;
+
+use std::process::ExitCode;
+
+use common::device::{self, device};
+use common::harness::passes;
+use multimix::cuda::cudarc::driver::{CudaContext, sys};
+use multimix::cuda::raw::{self, RawColumns, RawView, RawWeights, RawWorkspace};
+use multimix::cuda::{
+    self, DeviceTargets, DeviceView, DeviceViewMut, LossInput, MixInput, Precision, WeightsInput,
+    WeightsOutput,
+};
+use multimix::{Alpha, Dtype, Error, LossOptions, Mixing};
+
+fn main() -> ExitCode {
+    device::run(|harness, missing| {
+        let tests: [(&str, fn()); 8] = [
+            ("no_such_device", no_such_device),
+            ("shapes_that_do_not_fit", shapes_that_do_not_fit),
+            ("a_workspace_too_small", a_workspace_too_small),
+            ("buffers_that_overlap", buffers_that_overlap),
+            ("misaligned_memory", misaligned_memory),
+            ("another_context", another_context),
+            ("out_of_memory", out_of_memory),
+            ("what_an_older_device_lacks", what_an_older_device_lacks),
+        ];
+        for (name, test) in tests {
+            harness.test(name, missing, passes(test));
+        }
+    })
+}
+
+fn mixing(n: usize) -> Mixing {
+    Mixing::dirichlet(n, Alpha::PAPER)
+}
+
+fn says(error: &Error, words: &[&str]) {
+    let text = error.to_string();
+    assert!(words.iter().all(|word| text.contains(word)), "{words:?} missing in: {text}");
+}
+
+fn no_such_device() {
+    let error = cuda::open(4096).unwrap_err();
+    assert!(matches!(error, Error::Device { .. }));
+    says(&error, &["no device 4096", "nvidia-smi"]);
+}
+
+fn shapes_that_do_not_fit() {
+    let device = device().unwrap();
+    let queue = device.engine.on(&device.stream).unwrap();
+    let (logits, labels) = (device.upload(&[0f32; 24]), device.upload(&[0u32; 3]));
+    let input = LossInput {
+        logits: DeviceView::new(&logits, [2, 3, 4]).unwrap(),
+        targets: DeviceTargets::Labels(DeviceView::new(&labels, [3]).unwrap()),
+        attention: None,
+        weights: None,
+    };
+    let error = queue.loss_forward(&mixing(5), &input, &LossOptions::default()).unwrap_err();
+    assert_eq!(error, Error::Shape { op: "loss", name: "labels", given: vec![3], wanted: vec![2] });
+    let short = DeviceView::new(&logits, [5, 5]).unwrap_err();
+    assert_eq!(short, Error::Length { op: "view", name: "data", given: 24, wanted: 25 });
+    let alpha = Mixing::dirichlet(5, Alpha::Fixed(0.0));
+    let empty = WeightsInput { b: 0, r: 1, attention: None, weights: None };
+    assert_eq!(
+        queue.weights::<f32>(&mixing(5), &empty).unwrap_err(),
+        Error::Empty { op: "weights", name: "b" }
+    );
+    let input = WeightsInput { b: 2, r: 1, attention: None, weights: None };
+    assert!(matches!(queue.weights::<f32>(&alpha, &input), Err(Error::Value { .. })));
+}
+
+fn a_workspace_too_small() {
+    let device = device().unwrap();
+    let queue = device.engine.on(&device.stream).unwrap();
+    let attention = device.upload(&[0.5f32; 6]);
+    let mut out = device.uninitialised::<f32>(30);
+    let mut workspace = device.uninitialised::<u8>(64);
+    let input = WeightsInput {
+        b: 3,
+        r: 2,
+        attention: Some(DeviceView::new(&attention, [3, 2]).unwrap()),
+        weights: None,
+    };
+    let mut output =
+        WeightsOutput { columns: Some(DeviceViewMut::new(&mut out, [2, 3, 5]).unwrap()), mass: None };
+    let scratch = &mut DeviceViewMut::new(&mut workspace, [64]).unwrap();
+    let error = queue.weights_into(&mixing(5), &input, &mut output, scratch).unwrap_err();
+    says(&error, &["workspace", "64 elements", "768"]);
+}
+
+fn raw_weights<'a>(mixing: &'a Mixing, out: u64) -> RawWeights<'a> {
+    RawWeights {
+        columns: RawColumns { mixing, b: 4, r: 1, attention: None, weights: None, seed_and_step: 0 },
+        dtype: Dtype::F32,
+        first: 0,
+        out: Some(RawView::contiguous(out, [1, 4, 5])),
+        mass: None,
+        workspace: RawWorkspace::EMPTY,
+    }
+}
+
+fn pointer(memory: &cuda::cudarc::driver::CudaSlice<f32>) -> u64 {
+    use cuda::cudarc::driver::DevicePtr;
+    memory.device_ptr(memory.stream()).0
+}
+
+fn buffers_that_overlap() {
+    let device = device().unwrap();
+    let memory = device.upload(&[0.5f32; 64]);
+    let mixing = mixing(5);
+    let call = RawWeights {
+        mass: Some(RawView::contiguous(pointer(&memory) + 40, [1, 5])),
+        ..raw_weights(&mixing, pointer(&memory))
+    };
+    // SAFETY: the memory is valid; that two outputs share it is what is refused.
+    let error = unsafe { raw::weights(&device.engine, device.stream.cu_stream(), &call) }.unwrap_err();
+    assert_eq!(error, Error::Alias { op: "weights", first: "mass", second: "columns" });
+    says(&error, &["buffer of its own"]);
+}
+
+fn misaligned_memory() {
+    let device = device().unwrap();
+    let memory = device.upload(&[0.5f32; 64]);
+    let mixing = mixing(5);
+    for place in [0, pointer(&memory) + 2] {
+        // SAFETY: nothing is launched: the address is refused.
+        let call =
+            unsafe { raw::weights(&device.engine, device.stream.cu_stream(), &raw_weights(&mixing, place)) };
+        says(&call.unwrap_err(), &["columns is", "multiple of the element's size"]);
+    }
+}
+
+fn another_context() {
+    let device = device().unwrap();
+    let ordinal = device.context().cu_device();
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: a context of the same device, owned by the wrapper from here on.
+    let other = unsafe {
+        sys::cuCtxCreate_v2(&mut raw, 0, ordinal).result().unwrap();
+        CudaContext::from_raw_context(0, ordinal, raw).unwrap()
+    };
+    let error = device.engine.on(&other.default_stream()).unwrap_err();
+    says(&error, &["the stream belongs to another CUDA context", "one Arc<CudaContext>"]);
+    let memory = other.default_stream().clone_htod(&[1f32; 12]).unwrap();
+    let queue = device.engine.on(&device.stream).unwrap();
+    let input = MixInput {
+        features: DeviceView::new(&memory, [2, 2, 3]).unwrap(),
+        targets: None,
+        attention: None,
+        weights: None,
+    };
+    says(&queue.mix_forward(&mixing(4), &input).unwrap_err(), &["features belongs to another CUDA context"]);
+    drop(memory);
+    device.context().bind_to_thread().unwrap();
+}
+
+fn out_of_memory() {
+    let device = device().unwrap();
+    let queue = device.engine.on(&device.stream).unwrap();
+    // 2^43 bytes: more than any device has.
+    let input = WeightsInput { b: 1 << 13, r: 1 << 8, attention: None, weights: None };
+    let error = queue.weights::<f32>(&mixing(1 << 20), &input).unwrap_err();
+    assert!(matches!(error, Error::Cuda { .. }));
+    says(
+        &error,
+        &["allocating 8796093022208 bytes", "CUDA_ERROR_OUT_OF_MEMORY", "make the batch or n smaller"],
+    );
+    let small = WeightsInput { b: 2, r: 1, attention: None, weights: None };
+    queue.weights::<f32>(&mixing(3), &small).expect("the device is as usable as before");
+}
+
+fn what_an_older_device_lacks() {
+    let device = device().unwrap();
+    let queue = device.engine.on(&device.stream).unwrap();
+    let memory = device.upload(&[half::bf16::ONE; 12]);
+    let input = MixInput {
+        features: DeviceView::new(&memory, [2, 2, 3]).unwrap(),
+        targets: None,
+        attention: None,
+        weights: None,
+    };
+    if device.has_bf16() {
+        queue.mix_forward(&mixing(4), &input).expect("bf16");
+        return;
+    }
+    says(&queue.mix_forward(&mixing(4), &input).unwrap_err(), &["no bf16 arithmetic", "use f16 or f32"]);
+    let error = device.engine.on(&device.stream).unwrap().precision(Precision::Tf32).unwrap_err();
+    says(&error, &["no tf32", "Precision::Exact"]);
+}
