@@ -149,7 +149,7 @@ fn set_writes_masks_or_one() {
     let packed: Vec<Vec<u64>> = halves.iter().map(|r| vec![r[0] | r[1] << 16, r[1] | r[1] << 16]).collect();
     check("b32 b32 -> b32", "set.lt.f16x2.f16x2 %d0, %a0, %a1;", &packed, |r| {
         let part = |shift: u64| f16(r[0] >> shift & 0xffff) < f16(r[1] >> shift & 0xffff);
-        u64::from(part(0)) * 0x3c00 | (u64::from(part(16)) * 0x3c00) << 16
+        (u64::from(part(0)) * 0x3c00) | ((u64::from(part(16)) * 0x3c00) << 16)
     });
 }
 

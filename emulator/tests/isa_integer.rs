@@ -35,7 +35,7 @@ fn saturating_s32() {
     check("b32 b32 -> b32", "sub.sat.s32 %d0, %a0, %a1;", &rows, |r| clamp(s32(r[0]) - s32(r[1])));
     let rows = triples(&INTS32, &INTS32, &INTS32[..4]);
     check("b32 b32 b32 -> b32", "mad.hi.sat.s32 %d0, %a0, %a1, %a2;", &rows, |r| {
-        clamp((s32(r[0]) * s32(r[1]) >> 32) + s32(r[2]))
+        clamp(((s32(r[0]) * s32(r[1])) >> 32) + s32(r[2]))
     });
 }
 
@@ -43,22 +43,22 @@ fn saturating_s32() {
 fn high_and_wide_products() {
     let rows = pairs(&INTS32, &INTS32);
     check("b32 b32 -> b32", "mul.hi.u32 %d0, %a0, %a1;", &rows, |r| (r[0] * r[1]) >> 32);
-    check("b32 b32 -> b32", "mul.hi.s32 %d0, %a0, %a1;", &rows, |r| low32(s32(r[0]) * s32(r[1]) >> 32));
+    check("b32 b32 -> b32", "mul.hi.s32 %d0, %a0, %a1;", &rows, |r| low32((s32(r[0]) * s32(r[1])) >> 32));
     check("b32 b32 -> b64", "mul.wide.u32 %d0, %a0, %a1;", &rows, |r| r[0] * r[1]);
     check("b32 b32 -> b64", "mul.wide.s32 %d0, %a0, %a1;", &rows, |r| (s32(r[0]) * s32(r[1])) as u64);
     let rows = pairs(&INTS64, &INTS64);
     check("b64 b64 -> b64", "mul.hi.u64 %d0, %a0, %a1;", &rows, |r| {
-        (u128::from(r[0]) * u128::from(r[1]) >> 64) as u64
+        ((u128::from(r[0]) * u128::from(r[1])) >> 64) as u64
     });
     check("b64 b64 -> b64", "mul.hi.s64 %d0, %a0, %a1;", &rows, |r| {
-        (i128::from(r[0] as i64) * i128::from(r[1] as i64) >> 64) as u64
+        ((i128::from(r[0] as i64) * i128::from(r[1] as i64)) >> 64) as u64
     });
     let rows = pairs(&INTS16, &INTS16);
     check("b16 b16 -> b32", "mul.wide.u16 %d0, %a0, %a1;", &rows, |r| r[0] * r[1]);
     let s16 = |x: u64| i64::from(x as u16 as i16);
     check("b16 b16 -> b32", "mul.wide.s16 %d0, %a0, %a1;", &rows, |r| low32(s16(r[0]) * s16(r[1])));
     check("b16 b16 -> b16", "mul.hi.s16 %d0, %a0, %a1;", &rows, |r| {
-        (s16(r[0]) * s16(r[1]) >> 16) as u64 & 0xffff
+        ((s16(r[0]) * s16(r[1])) >> 16) as u64 & 0xffff
     });
     check("b16 b16 -> b16", "mul.hi.u16 %d0, %a0, %a1;", &rows, |r| (r[0] * r[1]) >> 16);
 }
@@ -70,7 +70,7 @@ fn multiply_add() {
         (r[0] * r[1] + r[2]) & 0xffff_ffff
     });
     check("b32 b32 b32 -> b32", "mad.hi.u32 %d0, %a0, %a1, %a2;", &rows, |r| {
-        ((r[0] * r[1] >> 32) + r[2]) & 0xffff_ffff
+        (((r[0] * r[1]) >> 32) + r[2]) & 0xffff_ffff
     });
     let rows = triples(&INTS32[4..], &INTS32[4..], &INTS64[8..]);
     check("b32 b32 b64 -> b64", "mad.wide.u32 %d0, %a0, %a1, %a2;", &rows, |r| {
@@ -94,14 +94,14 @@ fn multiply_24_bits() {
     let low24 = |x: u64| x & 0x00ff_ffff;
     let sign24 = |x: u64| ((x << 40) as i64) >> 40;
     check("b32 b32 -> b32", "mul24.lo.u32 %d0, %a0, %a1;", &rows, |r| {
-        low24(r[0]) * low24(r[1]) & 0xffff_ffff
+        (low24(r[0]) * low24(r[1])) & 0xffff_ffff
     });
     check("b32 b32 -> b32", "mul24.hi.u32 %d0, %a0, %a1;", &rows, |r| {
-        low24(r[0]) * low24(r[1]) >> 16 & 0xffff_ffff
+        (low24(r[0]) * low24(r[1])) >> 16 & 0xffff_ffff
     });
     check("b32 b32 -> b32", "mul24.lo.s32 %d0, %a0, %a1;", &rows, |r| low32(sign24(r[0]) * sign24(r[1])));
     check("b32 b32 -> b32", "mul24.hi.s32 %d0, %a0, %a1;", &rows, |r| {
-        low32(sign24(r[0]) * sign24(r[1]) >> 16)
+        low32((sign24(r[0]) * sign24(r[1])) >> 16)
     });
     let rows = triples(&INTS32[6..], &INTS32[6..], &[5]);
     check("b32 b32 b32 -> b32", "mad24.lo.s32 %d0, %a0, %a1, %a2;", &rows, |r| {

@@ -69,8 +69,10 @@ fn packed_sixteen_bit_integers() {
     });
 }
 
+type Function = fn(i64, i64) -> i64;
+
 /// The functions of the video families.
-const OPERATIONS: [(&str, fn(i64, i64) -> i64); 5] = [
+const OPERATIONS: [(&str, Function); 5] = [
     ("vadd", |a, b| a + b),
     ("vsub", |a, b| a - b),
     ("vabsdiff", |a, b| (a - b).abs()),
@@ -81,7 +83,7 @@ const OPERATIONS: [(&str, fn(i64, i64) -> i64); 5] = [
 #[test]
 fn simd_video() {
     let rows = triples(&WORDS, &WORDS, &[0x1122_3344]);
-    let average: (&str, fn(i64, i64) -> i64) =
+    let average: (&str, Function) =
         ("vavrg", |a, b| if a + b >= 0 { (a + b + 1) >> 1 } else { (a + b) >> 1 });
     for lanes in [2u32, 4] {
         let bits = 32 / lanes;

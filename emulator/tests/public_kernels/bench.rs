@@ -172,10 +172,10 @@ fn crates() -> Result<HashMap<String, PathBuf>, String> {
 macro_rules! launch {
     ($bench:expr, $kernel:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
         use cudarc::driver::PushKernelArg;
-        let kernel = $kernel;
+        let (kernel, config) = ($kernel, $config);
         let mut builder = $bench.stream.launch_builder(&kernel);
         $(builder.arg($argument);)+
         // SAFETY: the arguments are those of the kernel's declaration; the virtual GPU checks every access.
-        unsafe { builder.launch($config) }.map_err(|error| error.to_string())?;
+        unsafe { builder.launch(config) }.map_err(|error| error.to_string())?;
     }};
 }

@@ -1,9 +1,9 @@
 //! candle: element-wise kernels of every type, conversions, fills, selections, indexing.
 
-use crate::Case;
 use crate::bench::{Bench, threads};
 use crate::launch;
 use crate::values::{Real, agree, equal, erf, spread};
+use crate::{Case, Run};
 use cudarc::driver::{DeviceRepr, ValidAsZeroBits};
 use half::{bf16, f16};
 
@@ -170,7 +170,7 @@ fn fill<T: Exact>(bench: &Bench, name: &str, value: T) -> Result<(), String> {
     let mut out = bench.zeros::<T>(COUNT)?;
     let kernel = bench.kernel(CRATE, "fill.cu", name)?;
     launch!(bench, kernel, threads(COUNT), &mut out, &value, &COUNT);
-    equal(&bench.download(&out)?, &vec![value; COUNT])
+    equal(&bench.download(&out)?, &[value; COUNT])
 }
 
 /// A (13, 29) block out of one matrix into another, of different strides.
@@ -286,7 +286,7 @@ fn scatter(bench: &Bench, name: &str, adds: bool) -> Result<(), String> {
 
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![];
-    let mut case = |name: String, run: Box<dyn Fn(&Bench) -> Result<(), String> + Send>| {
+    let mut case = |name: String, run: Run| {
         cases.push(Case::new(format!("candle::{name}"), run));
     };
     for op in UNARY {
@@ -323,7 +323,7 @@ pub fn cases() -> Vec<Case> {
     case("bdiv_u32".into(), Box::new(|b| integers(b, "bdiv_u32", |i| i as u32, |x, y| x / y)));
     case(
         "bdiv_i64".into(),
-        Box::new(|b| integers(b, "bdiv_i64", |i| (i as i64 - 300) * 0x1_0000_0001 | 1, |x, y| x / y)),
+        Box::new(|b| integers(b, "bdiv_i64", |i| ((i as i64 - 300) * 0x1_0000_0001) | 1, |x, y| x / y)),
     );
     case("bminimum_i64".into(), Box::new(|b| integers(b, "bminimum_i64", |i| 500 - i as i64, i64::min)));
     case("lt_f32".into(), Box::new(|b| integers(b, "lt_f32", |i| (i % 16) as f32, |x, y| u8::from(x < y))));

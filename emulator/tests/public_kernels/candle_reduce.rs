@@ -1,9 +1,9 @@
 //! candle: reductions, normalisations, softmax, rotary embeddings, sorting, quantised matrix-vector products.
 
-use crate::Case;
 use crate::bench::{Bench, blocks, threads};
 use crate::launch;
 use crate::values::{Real, agree, equal, spread};
+use crate::{Case, Run};
 use cudarc::driver::LaunchConfig;
 use half::{bf16, f16};
 
@@ -239,9 +239,7 @@ pub fn cases() -> Vec<Case> {
     let sum: fn(&[f64]) -> f64 = |row| row.iter().sum();
     let max: fn(&[f64]) -> f64 = |row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let min: fn(&[f64]) -> f64 = |row| row.iter().copied().fold(f64::INFINITY, f64::min);
-    let named = |name: &str, run: Box<dyn Fn(&Bench) -> Result<(), String> + Send>| {
-        Case::new(format!("candle::{name}"), run)
-    };
+    let named = |name: &str, run: Run| Case::new(format!("candle::{name}"), run);
     vec![
         named("fast_sum_f32", Box::new(move |b| reduce::<f32>(b, "fast_sum", sum, 16.0))),
         named("fast_sum_f64", Box::new(move |b| reduce::<f64>(b, "fast_sum", sum, 16.0))),

@@ -22,10 +22,13 @@ use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// What a case does; the error says what disagrees.
+pub type Run = Box<dyn Fn(&Bench) -> Result<(), String> + Send>;
+
 /// One kernel's check: its name, and what runs it.
 pub struct Case {
     name: String,
-    run: Box<dyn Fn(&Bench) -> Result<(), String> + Send>,
+    run: Run,
 }
 
 impl Case {

@@ -57,7 +57,8 @@ pub fn agree<T: Real>(seen: &[T], expected: &[f64], ulps: f64) -> Result<(), Str
     for (i, (seen, &expected)) in seen.iter().zip(expected).enumerate() {
         let seen = seen.to_f64();
         let same = seen == expected || seen.is_nan() && expected.is_nan();
-        if !same && !((seen - expected).abs() <= ulps * T::EPSILON * expected.abs().max(1.0)) {
+        let near = (seen - expected).abs() <= ulps * T::EPSILON * expected.abs().max(1.0);
+        if !same && !near {
             return Err(format!(
                 "element {i}: {seen:e}, expected {expected:e} ({} within {ulps} ulp)",
                 T::NAME
