@@ -72,7 +72,11 @@ fn perform(task: Task) -> Result<ExitCode, Error> {
         Task::Test(command) => {
             fetch::toolkit()?; // for kernels of others, which include CUDA's headers
             let mut cargo = environment::cargo();
-            cargo.args(["test", "--workspace"]).args(&command.args);
+            cargo.arg("test");
+            if !names_a_package(&command.args) {
+                cargo.arg("--workspace");
+            }
+            cargo.args(&command.args);
             prepare(&command)?.run(cargo)
         }
         Task::Run(command) => {
@@ -82,6 +86,12 @@ fn perform(task: Task) -> Result<ExitCode, Error> {
             prepare(&command)?.run(child)
         }
     }
+}
+
+/// Whether arguments to cargo say which packages they mean.
+fn names_a_package(arguments: &[String]) -> bool {
+    let mut for_cargo = arguments.iter().take_while(|argument| *argument != "--");
+    for_cargo.any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
 }
 
 /// Fetches and builds what `command` asks for and gives the environment to run it in.
