@@ -88,7 +88,8 @@ struct Rows {
     __device__ __forceinline__ ColumnResult finish(u32 m) const {
         const float all = row_sum(sum[m]), fits = row_sum(fit[m]);
         ColumnResult result;
-        result.log2_sum = all >= 1.0f ? scale[m] + log2_of(all) : all; // NaN stays NaN
+        // The largest term is 1 but for rounding; NaN stays NaN.
+        result.log2_sum = all > 0.5f ? scale[m] + log2_of(all) : all;
         result.log_sum = __fmul_rn(result.log2_sum, LN_2);
         result.total = TARGETS == SOFT_ROWS ? row_sum(total[m]) : 1.0f;
         result.loss = __fmaf_rn(result.total, result.log_sum, -fits);

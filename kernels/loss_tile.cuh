@@ -56,12 +56,39 @@ __device__ __forceinline__ float fast_exp2(float x) {
 template <class A, class B> constexpr bool SAME = false;
 template <class A> constexpr bool SAME<A, A> = true;
 
+// Copies BYTES (4 or 8) to shared memory, or zeros where `inside` is false; asynchronous from sm_80 on, as copy_16.
+template <u32 BYTES> __device__ __forceinline__ void copy_piece(void *to, const void *from, bool inside) {
+    using Piece = typename Select<BYTES == 8, uint2, u32>::Type;
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(BYTES), "r"(inside ? BYTES : 0)
+                 : "memory");
+#else
+    *static_cast<Piece *>(to) = inside ? *static_cast<const Piece *>(from) : Piece();
+#endif
+}
+
+// Stages rows that are contiguous but not aligned to 16 bytes, in pieces of 4 or 8.
+template <u32 BYTES, u32 THREADS, u32 ROWS>
+__device__ __forceinline__ void stage_pieces(Number *to, const Matrix<const Number> &from, u32 position, u32 begin, u32 rows, u32 channel) {
+    constexpr u32 PER = BYTES / sizeof(Number), PIECES = TILE / PER;
+    const Number *base = from.data + i64(position) * from.position;
+    for (u32 x = threadIdx.x; x < ROWS * PIECES; x += THREADS) {
+        const u32 row = x / PIECES, at = channel + x % PIECES * PER;
+        const bool inside = begin + row < rows && at < from.channels;
+        copy_piece<BYTES>(to + row * PITCH + x % PIECES * PER, inside ? base + i64(begin + row) * from.row + at : base, inside);
+    }
+}
+
+// Whether rows, their starts and their length are whole pieces.
+template <class T> __device__ __forceinline__ bool comes_in(const Matrix<const T> &from, u32 bytes) {
+    const u64 starts = reinterpret_cast<u64>(from.data) | u64(from.row) * sizeof(T) | u64(from.position) * sizeof(T) | u64(from.channels) * sizeof(T);
+    return from.channel == 1 && starts % bytes == 0;
+}
+
 // Stages ROWS x TILE elements as Number: copied where that is what they are, else converted.
 template <u32 THREADS, u32 ROWS, class From>
 __device__ __forceinline__ void stage_rows(Number *to, const Matrix<const From> &from, u32 position, u32 begin, u32 rows, u32 channel) {
-    if constexpr (SAME<From, Number>) {
-        stage_block<Number, THREADS, ROWS, TILE, PITCH>(to, from, position, begin, rows, channel);
-    } else {
+    if constexpr (!SAME<From, Number>) {
         const From *base = from.data + i64(position) * from.position;
         for (u32 x = threadIdx.x; x < ROWS * TILE; x += THREADS) {
             const u32 row = x / TILE, at = channel + x % TILE;
@@ -69,6 +96,12 @@ __device__ __forceinline__ void stage_rows(Number *to, const Matrix<const From> 
             to[row * PITCH + x % TILE] = from_float<Number>(
                 inside ? to_float(base[i64(begin + row) * from.row + i64(at) * from.channel]) : 0.0f);
         }
+    } else if (!from.aligned && comes_in(from, 8)) {
+        stage_pieces<8, THREADS, ROWS>(to, from, position, begin, rows, channel);
+    } else if (!from.aligned && comes_in(from, 4)) {
+        stage_pieces<4, THREADS, ROWS>(to, from, position, begin, rows, channel);
+    } else {
+        stage_block<Number, THREADS, ROWS, TILE, PITCH>(to, from, position, begin, rows, channel);
     }
 }
 
