@@ -1,8 +1,10 @@
 //! How many thread instructions the virtual GPU executes per second, and what its checks cost.
 //!
 //! `cargo bench -p vgpu`. Each kernel runs five times with all checks and without the optional ones, turn about; the
-//! fastest run of each counts. `VGPU_THREADS` sets the host threads.
+//! fastest run of each counts. `VGPU_THREADS` sets the host threads. Rates are given per second of wall time and per
+//! second of CPU time of one core: the latter do not suffer from what else the machine does.
 
+use cpu_time::ProcessTime;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vgpu::exec::{Device, LaunchSpec, launch};
@@ -50,9 +52,12 @@ fn main() {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = if settings.threads == 0 { cores } else { settings.threads };
     println!("millions of thread instructions per second, {threads} host threads");
-    println!("{:12} {:>12} {:>12} {:>12} {:>8}", "kernel", "millions", "all checks", "no checks", "cost");
+    println!(
+        "{:12} {:>9} {:>10} {:>10} {:>10} {:>7}",
+        "kernel", "millions", "checks on", "per core", "checks off", "cost"
+    );
     for case in &CASES {
-        let (mut checked, mut plain) = (Duration::MAX, Duration::MAX);
+        let (mut checked, mut plain) = (Time::MAX, Time::MAX);
         let mut instructions = 0;
         for _ in 0..RUNS {
             let (time, count) = run(case, &module, &memory, &buffers, &settings, Checks::ALL);
@@ -61,9 +66,30 @@ fn main() {
             plain = plain.min(run(case, &module, &memory, &buffers, &settings, Checks::NONE).0);
         }
         let millions = instructions as f64 / 1e6;
-        let (with, without) = (millions / checked.as_secs_f64(), millions / plain.as_secs_f64());
-        let cost = checked.as_secs_f64() / plain.as_secs_f64();
-        println!("{:12} {millions:12.1} {with:12.0} {without:12.0} {cost:7.2}x", case.kernel);
+        let rate = |time: Duration| millions / time.as_secs_f64();
+        let cost = checked.cpu.as_secs_f64() / plain.cpu.as_secs_f64();
+        println!(
+            "{:12} {millions:9.1} {:10.0} {:10.0} {:10.0} {cost:6.2}x",
+            case.kernel,
+            rate(checked.wall),
+            rate(checked.cpu),
+            rate(plain.wall),
+        );
+    }
+}
+
+/// Wall time, and CPU time of all threads.
+#[derive(Clone, Copy)]
+struct Time {
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Time {
+    const MAX: Time = Time { wall: Duration::MAX, cpu: Duration::MAX };
+
+    fn min(self, other: Time) -> Time {
+        Time { wall: self.wall.min(other.wall), cpu: self.cpu.min(other.cpu) }
     }
 }
 
@@ -74,7 +100,7 @@ fn run(
     buffers: &[u64],
     settings: &Settings,
     checks: Checks,
-) -> (Duration, u64) {
+) -> (Time, u64) {
     let kernel = module.kernel(case.kernel).expect("the bench's own kernel");
     let mut params: Vec<u8> = buffers[..case.pointers].iter().flat_map(|p| p.to_le_bytes()).collect();
     params.extend(case.integer.iter().flat_map(|n| n.to_le_bytes()));
@@ -90,7 +116,7 @@ fn run(
         cooperative: false,
         settings: &settings,
     };
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), ProcessTime::now());
     let counters = launch(&spec).unwrap_or_else(|fault| panic!("{fault}"));
-    (start.elapsed(), counters.total_thread_instructions())
+    (Time { wall: start.elapsed(), cpu: cpu.elapsed() }, counters.total_thread_instructions())
 }

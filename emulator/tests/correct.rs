@@ -163,3 +163,14 @@ fn assertions_report_what_failed() {
     assert_eq!((fault.code(), fault.threads[0]), (710, [9, 0, 0]), "{fault}");
     assert!(fault.message.contains("file.cu:12") && fault.message.contains("x != 5"), "{fault}");
 }
+
+#[test]
+fn clocks_advance_with_the_instructions() {
+    let gpu = Gpu::new();
+    let body = ".visible .entry k(.param .u64 p)\n{\n.reg .b64 %rd<8>;\n.reg .b32 %r<4>;\nld.param.u64 %rd1, [p];\n\
+        mov.u64 %rd2, %clock64;\nmov.u32 %r1, 1;\nadd.u32 %r1, %r1, 1;\nmov.u64 %rd3, %clock64;\n\
+        sub.u64 %rd4, %rd3, %rd2;\ncvt.u32.u64 %r2, %rd4;\nst.global.u32 [%rd1], %r2;\nret;\n}\n";
+    let out = gpu.fresh(4);
+    ok(gpu.run_text(body, 1, &[Ptr(out)]));
+    assert_eq!(gpu.download::<u32>(out, 1), [3]);
+}

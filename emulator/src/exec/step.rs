@@ -89,6 +89,7 @@ impl BlockState<'_> {
                 continue;
             }
             warp.groups[chosen].pc = pc;
+            warp.now = warp.steps + (slice - left);
             match self.execute(warp, chosen, rows, inst, mask, active) {
                 Ok(Next::Step) => pc += 1,
                 Ok(Next::Jump(target)) => pc = target,
@@ -417,8 +418,8 @@ impl BlockState<'_> {
             Special::LaneMaskGe => lanes.map(|lane| 0xffff_ffff << lane & 0xffff_ffff),
             Special::LaneMaskGt => lanes.map(|lane| 0xffff_fffe << lane & 0xffff_ffff),
             // Time as the warp sees it: its own instructions.
-            Special::Clock => all(warp.steps + (1 << 20) - self.budget.min(1 << 20)),
-            Special::ClockHi => all(0),
+            Special::Clock => all(warp.now),
+            Special::ClockHi => all(warp.now >> 32),
             Special::GlobalTimer => all(self.launch.started.elapsed().as_nanos() as u64),
             Special::GlobalTimerHi => all(self.launch.started.elapsed().as_nanos() as u64 >> 32),
             Special::DynamicShared => all(spec.dynamic_shared.into()),

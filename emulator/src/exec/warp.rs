@@ -75,6 +75,8 @@ pub(crate) struct Warp {
     /// Number of the open group of copies, per lane.
     pub(crate) copy_group: [u32; LANES],
     pub(crate) steps: u64,
+    /// Steps up to the running instruction: the warp's clock.
+    pub(crate) now: u64,
     /// Whether the next choice of a group goes by fairness.
     pub(crate) starved: bool,
 }
@@ -92,6 +94,7 @@ impl Warp {
         self.copies.clear();
         self.copy_group = [0; LANES];
         self.steps = 0;
+        self.now = 0;
         self.starved = false;
         self.push_frame(&code.functions[0], 0, 0, 0, present);
         let pc = code.functions[0].entry;
