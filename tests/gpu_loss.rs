@@ -57,7 +57,8 @@ struct Answer {
 
 impl<T: Rounding + DeviceElement + Default> Case<T> {
     fn draw(device: &Device, rng: &mut ChaCha8Rng) -> Self {
-        Self::of(device, rng, Problem::draw(rng))
+        let problem = Problem::draw(rng);
+        Self::of(device, rng, problem)
     }
 
     fn of(device: &Device, rng: &mut ChaCha8Rng, problem: Problem) -> Self {

@@ -11,7 +11,8 @@ use common::harness::passes;
 use common::problem::{Problem, random};
 use half::{bf16, f16};
 use multimix::cuda::{
-    DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, MixInput, MixOutputs, MixTargets, Precision,
+    DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, MixBackwardOutputs, MixInput, MixOutputs,
+    MixTargets, MixedGradients, Precision,
 };
 use multimix::reference::{self, Sizes, Targets};
 use multimix::{Element, cpu};
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
         harness.test("forward_f16", missing, passes(|| forward::<f16>(Precision::Exact, 40)));
         harness.test("forward_tf32", needs_ampere(), passes(|| forward::<f32>(Precision::Tf32, 40)));
         harness.test("forward_bf16", needs_ampere(), passes(|| forward::<bf16>(Precision::Exact, 40)));
+        harness.test("backward_f32", missing, passes(|| backward::<f32>(Precision::Exact, 30)));
+        harness.test("backward_f16", missing, passes(|| backward::<f16>(Precision::Exact, 30)));
+        harness.test("backward_tf32", needs_ampere(), passes(|| backward::<f32>(Precision::Tf32, 20)));
+        harness.test("backward_bf16", needs_ampere(), passes(|| backward::<bf16>(Precision::Exact, 20)));
     })
 }
 
@@ -164,4 +169,140 @@ fn forward_case<T: Rounding + DeviceElement + Default>(
         let plain = plain_mix::<T>(&sizes, &case.matrix, |i, _, x| rows[i * sizes.c + x], sizes.c, tf32);
         check(&format!("mixed targets of {about}"), &mixed.dense(device), &plain, &exact, f32::UNIT);
     }
+}
+
+fn backward<T: Rounding + DeviceElement + Default>(precision: Precision, problems: u64) {
+    let device = device().unwrap();
+    for number in 0..problems {
+        device.schedule(SCHEDULES[number as usize % SCHEDULES.len()]);
+        let rng = &mut random("mix backward", number);
+        backward_case(device, &Case::<T>::draw(device, rng), precision, rng);
+    }
+    println!("{problems} problems");
+}
+
+fn backward_case<T: Rounding + DeviceElement + Default>(
+    device: &Device,
+    case: &Case<T>,
+    precision: Precision,
+    rng: &mut ChaCha8Rng,
+) {
+    let (sizes, input, tf32) = (case.sizes(), case.input(), precision == Precision::Tf32);
+    let Sizes { b, r, d, c, n } = sizes;
+    let d_mixed = Input::<T, 3>::uniform(device, rng, [n, r, d]);
+    let d_mixed_targets = input.targets.as_ref().map(|_| Input::<f32, 3>::uniform(device, rng, [n, r, c]));
+    let mut d_features = Output::<T, 3>::new(device, rng, [b, r, d]);
+    let mut d_targets = case.soft.as_ref().map(|_| Output::<f32, 2>::new(device, rng, [b, c]));
+    let mut d_attention = case.attention.as_ref().map(|_| Output::<f32, 2>::new(device, rng, [b, r]));
+    let queue = device.engine.on(&device.stream).unwrap().precision(precision).unwrap();
+    let outputs = MixBackwardOutputs {
+        features: Some(d_features.view()),
+        targets: d_targets.as_mut().map(Output::view),
+        attention: d_attention.as_mut().map(Output::view),
+    };
+    let mixing = &case.problem.mixing;
+    let bytes = queue.mix_backward_workspace_bytes(mixing, &input, &outputs).unwrap();
+    let mut workspace = scratch(device, bytes);
+    let gradients = MixedGradients {
+        features: d_mixed.on_device(),
+        targets: d_mixed_targets.as_ref().map(Input::on_device),
+    };
+    let workspace = &mut DeviceViewMut::new(&mut workspace, [bytes]).unwrap();
+    queue.mix_backward_into(mixing, &input, &gradients, outputs, workspace).unwrap();
+
+    let about = format!("{:?}", case.problem);
+    let matrix: Vec<f64> = case.matrix.iter().copied().map(f64::from).collect();
+    let (exact, _) =
+        reference::mix_features_backward(&sizes, &case.features.dense_f64(), &matrix, &d_mixed.dense_f64())
+            .unwrap();
+    let incoming = d_mixed.dense();
+    let plain: Vec<f32> = plain_gradient::<T>(&sizes, &case.matrix, &incoming, d, tf32);
+    let plain: Vec<f32> = plain.into_iter().map(|x| T::from_f32(x).to_f32()).collect();
+    check(&format!("dZ of {about}"), &d_features.dense(device), &plain, &exact, T::UNIT);
+
+    if let (Some(given), Some(incoming), Some(rows)) = (&d_targets, &d_mixed_targets, case.rows()) {
+        let rows: Vec<f64> = rows.into_iter().map(f64::from).collect();
+        let (exact, _) =
+            reference::mix_targets_backward(&sizes, Targets::Soft(&rows), &matrix, &incoming.dense_f64())
+                .unwrap();
+        let by_position = plain_gradient::<T>(&sizes, &case.matrix, &incoming.dense(), c, tf32);
+        let mut plain = vec![0f32; b * c];
+        for (at, x) in by_position.iter().enumerate() {
+            plain[at / (r * c) * c + at % c] += x;
+        }
+        check(&format!("dY of {about}"), &given.dense(device), &plain, &exact, f32::UNIT);
+    }
+    if let Some(given) = &d_attention {
+        check_attention(device, case, given, &d_mixed, d_mixed_targets.as_ref(), tf32, &about);
+    }
+}
+
+/// M̂ G by plain loops, with operands rounded as the device's products take them: (b, r, channels).
+fn plain_gradient<T: Element>(
+    sizes: &Sizes,
+    matrix: &[f32],
+    incoming: &[f32],
+    channels: usize,
+    tf32: bool,
+) -> Vec<f32> {
+    let mut gradient = vec![0f32; sizes.b * sizes.r * channels];
+    for i in 0..sizes.b {
+        for j in 0..sizes.r {
+            let out = &mut gradient[(i * sizes.r + j) * channels..][..channels];
+            for k in 0..sizes.n {
+                let m = round::<T>(matrix[sizes.weight(j, i, k)], tf32);
+                let row = &incoming[(k * sizes.r + j) * channels..][..channels];
+                out.iter_mut().zip(row).for_each(|(sum, g)| *sum += m * round::<T>(*g, tf32));
+            }
+        }
+    }
+    gradient
+}
+
+/// da against the reference; the plain implementation is the CPU engine on rounded operands.
+fn check_attention<T: Rounding + DeviceElement + Default>(
+    device: &Device,
+    case: &Case<T>,
+    given: &Output<f32, 2>,
+    d_mixed: &Input<T, 3>,
+    d_mixed_targets: Option<&Input<f32, 3>>,
+    tf32: bool,
+    about: &str,
+) {
+    let Sizes { b, r, d, c, n } = case.sizes();
+    let attention = case.attention.as_ref().expect("its gradient was asked for");
+    let host = cpu::WeightsInput { b, r, attention: None, weights: case.weights.as_ref().map(Input::view) };
+    let lambda = cpu::weights(&case.problem.mixing, &host).unwrap().matrix;
+    let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
+    let rows = case.rows().unwrap_or(vec![0.0; b * c]);
+    let inputs = reference::MixInputs {
+        features: &case.features.dense_f64(),
+        targets: Targets::Soft(&wide(&rows)),
+        weights: &wide(&lambda),
+        attention: Some(&attention.dense_f64()),
+    };
+    let d_targets = d_mixed_targets.map(Input::dense_f64);
+    let exact =
+        reference::mix_backward(&case.sizes(), &inputs, &d_mixed.dense_f64(), d_targets.as_deref()).unwrap();
+    let rounded =
+        |values: Vec<f32>| -> Vec<f32> { values.into_iter().map(|x| round::<T>(x, tf32)).collect() };
+    let (features, rows, incoming) =
+        (rounded(case.features.dense()), rounded(rows), rounded(d_mixed.dense()));
+    let incoming_targets = d_mixed_targets.map(|view| rounded(view.dense()));
+    let view = |values| multimix::View::new(values, [b, c]).unwrap();
+    let input = cpu::MixInput {
+        features: multimix::View::new(&features, [b, r, d]).unwrap(),
+        targets: d_mixed_targets
+            .map(|_| cpu::MixTargets { targets: cpu::Targets::Soft(view(&rows)), classes: c }),
+        attention: Some(attention.view()),
+        weights: case.weights.as_ref().map(Input::view),
+    };
+    let gradients = cpu::MixedGradients {
+        features: multimix::View::new(&incoming, [n, r, d]).unwrap(),
+        targets: incoming_targets.as_ref().map(|rows| multimix::View::new(rows, [n, r, c]).unwrap()),
+    };
+    let plain =
+        cpu::mix_backward(&case.problem.mixing, &input, &gradients).unwrap().attention.expect("given");
+    let exact = exact.attention.expect("given");
+    check(&format!("da of {about}"), &given.dense(device), &plain, &exact, 16.0 * f32::UNIT);
 }

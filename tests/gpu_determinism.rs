@@ -1,0 +1,99 @@
+//! The same bits on every run and for every order of blocks and warps, for all ops.
+
+mod common;
+
+use std::process::ExitCode;
+
+use common::array::Input;
+use common::device::{self, Device, SCHEDULES, device};
+use common::harness::passes;
+use common::problem::random;
+use multimix::cuda::{
+    AttentionInput, DeviceTargets, DeviceView, LossInput, MixInput, MixTargets, MixedGradients, WeightsInput,
+};
+use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+
+/// b, r, d, c, n: several blocks in each dimension, and splits.
+const SIZES: [usize; 5] = [70, 3, 130, 67, 200];
+
+fn main() -> ExitCode {
+    device::run(|harness, missing| {
+        harness.test(
+            "every_schedule_gives_the_same_bits",
+            missing,
+            passes(every_schedule_gives_the_same_bits),
+        );
+    })
+}
+
+/// Everything that the ops give, as bits.
+fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
+    let [b, r, d, c, n] = SIZES;
+    let rng = &mut random("determinism", 0);
+    let features = Input::<f32, 3>::uniform(device, rng, [b, r, d]);
+    let logits = Input::<f32, 3>::uniform(device, rng, [b, r, c]);
+    let soft = Input::<f32, 2>::draw(device, rng, [b, c], |rng| rand::Rng::random_range(rng, 0.0..1.0));
+    let d_mixed = Input::<f32, 3>::uniform(device, rng, [n, r, d]);
+    let d_targets = Input::<f32, 3>::uniform(device, rng, [n, r, c]);
+    let mixing = Mixing::dirichlet(n, Alpha::Uniform { lo: 0.05, hi: 2.0 }).seed(1).step(2);
+    let queue = device.engine.on(&device.stream).unwrap();
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+    let mut results = vec![];
+
+    let maps = queue
+        .attention_forward(
+            &AttentionInput { features: features.on_device(), classifier: None },
+            &AttentionOptions::default(),
+        )
+        .unwrap();
+    let attention = || Some(DeviceView::new(&maps, [b, r]).unwrap());
+    results.push(("attention", bits(device.download(&maps))));
+    let input = AttentionInput { features: features.on_device(), classifier: None };
+    let gradient =
+        queue.attention_backward(&input, &AttentionOptions::default(), &attention().unwrap()).unwrap();
+    results.push(("attention's gradient", bits(device.download(&gradient.features))));
+
+    let input = WeightsInput { b, r, attention: attention(), weights: None };
+    let (matrix, mass) = queue.weights::<f32>(&mixing, &input).unwrap();
+    results.push(("matrix", bits(device.download(&matrix))));
+    results.push(("mass", bits(device.download(&mass))));
+
+    let targets = || DeviceTargets::Soft(soft.on_device());
+    let input = MixInput {
+        features: features.on_device(),
+        targets: Some(MixTargets { targets: targets(), classes: c }),
+        attention: attention(),
+        weights: None,
+    };
+    let mixed = queue.mix_forward(&mixing, &input).unwrap();
+    results.push(("mixed features", bits(device.download(&mixed.features))));
+    results.push(("mixed targets", bits(device.download(&mixed.targets.unwrap()))));
+    let incoming = MixedGradients { features: d_mixed.on_device(), targets: Some(d_targets.on_device()) };
+    let gradients = queue.mix_backward(&mixing, &input, &incoming).unwrap();
+    results.push(("dZ", bits(device.download(&gradients.features))));
+    results.push(("dY", bits(device.download(&gradients.targets.unwrap()))));
+    results.push(("da of mixing", bits(device.download(&gradients.attention.unwrap()))));
+
+    let input =
+        LossInput { logits: logits.on_device(), targets: targets(), attention: attention(), weights: None };
+    let options = LossOptions { detach_attention: false, kl: true, ..LossOptions::default() };
+    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options).unwrap();
+    results.push(("loss", bits(device.download(&loss.value))));
+    results.push(("kl", bits(device.download(&loss.kl.unwrap()))));
+    results.push(("dS", bits(device.download(&gradients.logits))));
+    results.push(("da", bits(device.download(&gradients.attention.unwrap()))));
+    results
+}
+
+fn every_schedule_gives_the_same_bits() {
+    let device = device().unwrap();
+    device.schedule(SCHEDULES[0]);
+    let first = run(device);
+    for seed in SCHEDULES.into_iter().chain([7, 11]) {
+        device.schedule(seed);
+        for ((name, wanted), (_, given)) in first.iter().zip(&run(device)) {
+            let differs = wanted.iter().zip(given).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{name} differs at this place under schedule {seed}");
+        }
+    }
+}
