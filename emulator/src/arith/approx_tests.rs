@@ -112,6 +112,14 @@ fn errors_stay_within_the_documented_bounds() {
 }
 
 #[test]
+fn powers_of_two_are_exact_under_noise() {
+    for exponent in -149..=127 {
+        let exact = f64::from(exponent).exp2() as f32;
+        assert_eq!(ex2(f(exponent as f32), false, Noise::seeded(3)), f(exact), "2^{exponent}");
+    }
+}
+
+#[test]
 fn half_units_stay_within_their_bounds() {
     for seed in 0..3 {
         let noise = noise_of(seed);
