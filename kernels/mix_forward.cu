@@ -40,6 +40,7 @@ constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 CHUNKS = PANEL / CHUNK<ELEMENT>; // of a panel
 constexpr bool STATIONARY = MATH != EXACT && !MULTI && PANEL <= (is_16_bit<ELEMENT> ? 256 : 128);
 constexpr u32 FRAGMENTS = STATIONARY ? PANEL / STEP<ELEMENT> : 1;
+constexpr u32 LEAST_WARPS = FRAGMENTS > 8 ? 8 : 12; // of a multiprocessor; 64 registers of fragments need room
 
 using MixColumns = Columns<DRAW, PANEL, MULTI>;
 constexpr u32 SLABS_BYTES = WARPS * MixColumns::SLAB_FLOATS * 4;
@@ -119,7 +120,7 @@ __device__ __forceinline__ void sum_tile(const MixForwardParams &p, const Shared
             columns.again(panel);
             columns.normalise(panel, true);
         }
-#pragma unroll
+#pragma unroll(STATIONARY ? CHUNKS : 1)
         for (u32 chunk = 0; chunk < CHUNKS; ++chunk) {
             const u32 begin = panel + chunk * CHUNK<ELEMENT>;
             if (begin >= b) break;
@@ -169,7 +170,7 @@ __device__ __forceinline__ void sweep(const MixForwardParams &p, const Shared &s
     }
 }
 
-extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 12) mix_forward(const __grid_constant__ MixForwardParams p) {
+extern "C" __global__ void LAUNCH_BOUNDS(THREADS, LEAST_WARPS) mix_forward(const __grid_constant__ MixForwardParams p) {
     const Shared shared = partition();
     const u32 tile = blockIdx.x / p.splits;
     const u32 first = (tile % p.column_tiles * WARPS + threadIdx.x / 32) * COLUMNS;
