@@ -88,6 +88,7 @@ fn validate<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOption
     for (name, size) in [("b", b), ("r", r), ("d", d)] {
         at_least_one(OP, name, size)?;
     }
+    workers::check_countable(OP, b, r, d)?;
     match (options.query, &input.classifier) {
         (Query::Gap, None) => Ok(()),
         (Query::Gap, Some(_)) => Err(Error::Arguments {
@@ -308,10 +309,10 @@ impl<'s> Example<'s> {
         let r = self.scores.len() as f32;
         match normalise {
             Normalise::ReluL1 => {
-                self.positive = self.scores.iter().map(|score| score.max(0.0)).sum();
+                self.positive = self.scores.iter().map(|&score| relu(score)).sum();
                 let uniform = self.positive == 0.0;
                 for (a, score) in self.attention.iter_mut().zip(&*self.scores) {
-                    *a = if uniform { 1.0 / r } else { score.max(0.0) / self.positive };
+                    *a = if uniform { 1.0 / r } else { relu(*score) / self.positive };
                 }
             }
             Normalise::Softmax => {
@@ -361,6 +362,12 @@ fn read_example<T: Element>(features: &View<'_, T, 3>, i: usize, out: &mut [f32]
     for (j, row) in out.chunks_exact_mut(d).enumerate() {
         read_row(features, [i, j], row);
     }
+}
+
+/// max(t, 0) that keeps a NaN.
+#[inline(always)]
+fn relu(score: f32) -> f32 {
+    if score < 0.0 { 0.0 } else { score }
 }
 
 /// A dot product in four running sums for each lane, always in the same order on one machine.

@@ -48,7 +48,7 @@ impl<'w> ScaledAttention<'w> {
 }
 
 /// The power of two that brings a positive number into [1, 2) (a subnormal number: as near as 2^127 does).
-fn power_of_two_to_one(x: f32) -> f32 {
+pub(crate) fn power_of_two_to_one(x: f32) -> f32 {
     let exponent = x.to_bits() >> 23;
     // 2^(127 - exponent): its own exponent field is 254 - exponent, or below the smallest normal number for exponent 254.
     if exponent == 254 { f32::from_bits(1 << 22) } else { f32::from_bits((254 - exponent) << 23) }

@@ -85,7 +85,12 @@ fn check_attention_shape(op: &'static str, given: [usize; 2], b: usize, r: usize
     expect_shape(op, "attention", given, [b, r])
 }
 
-pub(crate) fn check_attention(op: &'static str, attention: Option<&View<'_, f32, 2>>, b: usize, r: usize) -> Result<()> {
+pub(crate) fn check_attention(
+    op: &'static str,
+    attention: Option<&View<'_, f32, 2>>,
+    b: usize,
+    r: usize,
+) -> Result<()> {
     let Some(attention) = attention else { return Ok(()) };
     check_attention_shape(op, attention.shape(), b, r)?;
     check_all(op, "attention", attention)
@@ -96,13 +101,13 @@ pub(crate) fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>
     let Some(weights) = weights else { return Ok(()) };
     let [r, b, n] = weights.shape();
     for j in 0..r {
-        let rows = View::with_strides(
-            &weights.data()[weights.layout().offset([j, 0, 0])..],
-            [b, n],
-            [weights.layout().strides[1], weights.layout().strides[2]],
-        )?;
-        check_all(op, "weights", &rows)?;
-        if let Some(k) = (0..n).find(|&k| (0..b).all(|i| rows.get([i, k]) == 0.0)) {
+        for i in 0..b {
+            for k in 0..n {
+                let value = weights.get([j, i, k]);
+                problem::check_non_negative(op, value, || format!("weights[{j}, {i}, {k}]"))?;
+            }
+        }
+        if let Some(k) = (0..n).find(|&k| (0..b).all(|i| weights.get([j, i, k]) == 0.0)) {
             let rule = "a column with a positive sum";
             return Err(Error::Value {
                 op,

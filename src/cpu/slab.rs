@@ -1,6 +1,6 @@
 //! A slab of the mix matrix: some columns of M̂ at one position, drawn (or read), settled and normalised; equations (5) and (6).
 
-use super::attention_scale::ScaledAttention;
+use super::attention_scale::{ScaledAttention, power_of_two_to_one};
 use super::workers::Word;
 use crate::problem::{Alpha, Generator, Mixing};
 use crate::sampler::panel::{PANEL, Panel};
@@ -8,6 +8,9 @@ use crate::sampler::tile::{LANES, Rows};
 use crate::sampler::{Domain, MASSLESS_BELOW, SETTLE_BELOW, Stream, column_sum, pair};
 use crate::view::View;
 use pulp::{Arch, Simd, WithSimd};
+
+/// Explicit columns whose largest weight lies in this range, 2^-60 to 2^60, are taken as they are.
+const MODERATE: (f32, f32) = (1.0 / (1u64 << 60) as f32, (1u64 << 60) as f32);
 
 /// Where columns come from, for a whole call.
 pub(crate) struct Source<'a> {
@@ -159,6 +162,20 @@ impl<'w> Slab<'w> {
         let j = if weights.shape()[0] == 1 { 0 } else { j };
         for (i, row) in self.matrix.chunks_exact_mut(self.stride).take(source.b).enumerate() {
             row.iter_mut().zip(ks).for_each(|(m, &k)| *m = weights.get([j, i, k as usize]));
+        }
+        self.moderate(source.b);
+    }
+
+    /// Scales columns whose largest weight is so large or so small that their sums or the reciprocals might not be finite: by a power of
+    /// two, which weights do not see.
+    fn moderate(&mut self, b: usize) {
+        for x in 0..self.count {
+            let largest = (0..b).map(|i| self.matrix[i * self.stride + x]).fold(0f32, f32::max);
+            if largest == 0.0 || (MODERATE.0..=MODERATE.1).contains(&largest) {
+                continue;
+            }
+            let scale = power_of_two_to_one(largest);
+            (0..b).for_each(|i| self.matrix[i * self.stride + x] *= scale);
         }
     }
 

@@ -85,6 +85,7 @@ fn items(mixing: &Mixing, input: &WeightsInput<'_>) -> usize {
 
 fn validate(mixing: &Mixing, input: &WeightsInput<'_>) -> Result<()> {
     mixing.validate(OP, [input.b, input.r], input.weights.as_ref().map(|weights| weights.layout()))?;
+    workers::check_countable(OP, input.b, input.r, 1)?;
     check_attention(OP, input.attention.as_ref(), input.b, input.r)?;
     check_weights(OP, input.weights.as_ref())
 }

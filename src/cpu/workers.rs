@@ -12,20 +12,33 @@ pub(crate) fn workers(items: usize) -> usize {
     rayon::current_num_threads().min(items).max(1)
 }
 
-/// The words of a byte workspace, after alignment; an error where it is too small.
+/// The words of a byte workspace, after alignment; an error where it is smaller than [`bytes`] asks for, however it is aligned.
 pub(crate) fn words<'w>(op: &'static str, workspace: &'w mut [u8], wanted: usize) -> Result<&'w mut [Word]> {
     let given = workspace.len();
-    let (_, words, _) = bytemuck::pod_align_to_mut::<u8, Word>(workspace);
-    if words.len() < wanted {
-        let wanted = bytes(wanted);
-        return Err(Error::Length { op, name: "workspace (bytes)", given, wanted });
+    if given < bytes(wanted) {
+        return Err(Error::Length { op, name: "workspace (bytes)", given, wanted: bytes(wanted) });
     }
+    let (_, words, _) = bytemuck::pod_align_to_mut::<u8, Word>(workspace);
     Ok(&mut words[..wanted])
 }
 
 /// Bytes that hold so many words wherever they start.
 pub(crate) fn bytes(words: usize) -> usize {
     words.saturating_mul(size_of::<Word>()).saturating_add(size_of::<Word>() - 1)
+}
+
+/// Refuses sizes so large that the words of a workspace could not be counted. `width` stands for d, c or their sum.
+///
+/// A call takes fewer than 2^8 words for each (b, width) and worker, and than 2^8 for each (b, r, width): 2^22 leaves room for 2^14 workers.
+pub(crate) fn check_countable(op: &'static str, b: usize, r: usize, width: usize) -> Result<()> {
+    let factors = [b.max(64), r.max(64), width.max(8), 1 << 22];
+    let product = factors.into_iter().try_fold(1usize, |product, factor| product.checked_mul(factor));
+    match product.filter(|&words| isize::try_from(words).is_ok()) {
+        Some(_) => Ok(()),
+        None => {
+            Err(Error::TooLarge { op, name: "the workspace for (b, r, width)", sizes: vec![b, r, width] })
+        }
+    }
 }
 
 /// Calls `work(item, scratch)` once for every item. `scratch` is split evenly over `workers`; what an item computes must not

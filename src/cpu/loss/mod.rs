@@ -200,6 +200,7 @@ fn validate<T: Element>(
     at_least_one(OP, "c", c)?;
     mixing.validate(OP, [b, r], input.weights.as_ref().map(|weights| weights.layout()))?;
     Layout::contiguous([mixing.n, r, c]).count(OP, "the mixed logits (n, r, c)")?;
+    workers::check_countable(OP, b, r, c)?;
     input.targets.validate(OP, b, c)?;
     check_attention(OP, input.attention.as_ref(), b, r)?;
     check_weights(OP, input.weights.as_ref())?;

@@ -14,6 +14,7 @@ pub use forward::{MixOutputs, Mixed, mix_forward, mix_forward_into, mix_forward_
 
 use super::attention_scale::ScaledAttention;
 use super::pack::read_position;
+use super::workers;
 use super::{Targets, check_attention, check_weights};
 use crate::element::Element;
 use crate::error::Result;
@@ -49,6 +50,8 @@ fn validate<T: Element>(mixing: &Mixing, input: &MixInput<'_, T>) -> Result<()> 
     at_least_one(OP, "d", d)?;
     mixing.validate(OP, [b, r], input.weights.as_ref().map(|weights| weights.layout()))?;
     Layout::contiguous([mixing.n, r, d]).count(OP, "the mixed features (n, r, d)")?;
+    let classes = input.targets.map_or(0, |targets| targets.classes);
+    workers::check_countable(OP, b, r, d.saturating_add(classes))?;
     if let Some(targets) = &input.targets {
         at_least_one(OP, "c", targets.classes)?;
         Layout::contiguous([mixing.n, r, targets.classes]).count(OP, "the mixed targets (n, r, c)")?;
