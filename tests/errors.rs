@@ -1,0 +1,323 @@
+//! Bad input gives a typed error whose message names the op, the argument, the value and the rule; never a panic.
+
+use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, MixBackwardOutputs, MixInput};
+use multimix::cpu::{MixOutputs, MixTargets, MixedGradients, Targets, WeightsInput};
+use multimix::{
+    Alpha, AttentionOptions, Error, Factor, LossOptions, Mixing, Normalise, Query, View, ViewMut,
+};
+
+/// The sizes of the problem that each test spoils in one place.
+const B: usize = 4;
+const R: usize = 3;
+const D: usize = 5;
+const C: usize = 6;
+const N: usize = 7;
+
+/// Arrays of a sound problem.
+struct Data {
+    features: Vec<f32>,
+    logits: Vec<f32>,
+    attention: Vec<f32>,
+    labels: Vec<u32>,
+    soft: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl Data {
+    fn new() -> Self {
+        Self {
+            features: vec![0.5; B * R * D],
+            logits: vec![0.5; B * R * C],
+            attention: vec![0.25; B * R],
+            labels: vec![1; B],
+            soft: vec![0.5; B * C],
+            weights: vec![1.0; R * B * N],
+        }
+    }
+
+    fn loss(&self) -> LossInput<'_, f32> {
+        LossInput {
+            logits: View::new(&self.logits, [B, R, C]).unwrap(),
+            targets: Targets::Labels(&self.labels),
+            attention: Some(View::new(&self.attention, [B, R]).unwrap()),
+            weights: None,
+        }
+    }
+
+    fn mix(&self) -> MixInput<'_, f32> {
+        MixInput {
+            features: View::new(&self.features, [B, R, D]).unwrap(),
+            targets: Some(MixTargets { targets: Targets::Labels(&self.labels), classes: C }),
+            attention: Some(View::new(&self.attention, [B, R]).unwrap()),
+            weights: None,
+        }
+    }
+
+    fn explicit(&self) -> View<'_, f32, 3> {
+        View::new(&self.weights, [R, B, N]).unwrap()
+    }
+}
+
+fn mixing() -> Mixing {
+    Mixing::dirichlet(N, Alpha::PAPER)
+}
+
+#[track_caller]
+fn assert_says<T: std::fmt::Debug>(result: Result<T, Error>, message: &str) {
+    assert_eq!(result.unwrap_err().to_string(), message);
+}
+
+fn loss(mixing: &Mixing, input: &LossInput<'_, f32>) -> Result<cpu::Loss, Error> {
+    cpu::loss_forward(mixing, input, &LossOptions::default())
+}
+
+#[test]
+fn the_sound_problem_is_accepted() {
+    let data = Data::new();
+    loss(&mixing(), &data.loss()).unwrap();
+    cpu::mix_forward(&mixing(), &data.mix()).unwrap();
+    loss(&Mixing::explicit(N), &LossInput { weights: Some(data.explicit()), ..data.loss() }).unwrap();
+}
+
+#[test]
+fn views_refuse_slices_that_do_not_hold_them() {
+    let data = [0f32; 10];
+    assert_says(View::new(&data, [3, 4]), "view: data holds 10 elements, but its shape and strides reach 12");
+    let far = View::with_strides(&data, [2, 2], [9, 2]);
+    assert_says(far, "view: data holds 10 elements, but its shape and strides reach 12");
+    assert_says(
+        View::new(&data, [usize::MAX, 2]),
+        "view: data = [18446744073709551615, 2] has more elements than can be addressed",
+    );
+    let far = View::with_strides(&data, [2, 2], [usize::MAX, 1]);
+    assert_says(far, "view: data = [2, 2] has more elements than can be addressed");
+    let mut data = [0f32; 10];
+    let overlapping = ViewMut::with_strides(&mut data, [3, 3], [2, 1]);
+    let message = "view: data with shape [3, 3] and strides [2, 1] maps two elements to one place";
+    assert_says(overlapping, message);
+    let repeated = ViewMut::with_strides(&mut data, [2, 3], [0, 1]);
+    assert_says(repeated, "view: data with shape [2, 3] and strides [0, 1] maps two elements to one place");
+}
+
+#[test]
+fn concentrations_out_of_range_are_named() {
+    let data = Data::new();
+    let with = |alpha| loss(&Mixing::dirichlet(N, alpha), &data.loss());
+    assert_says(with(Alpha::Fixed(0.0)), "loss: alpha is 0, but must be between 1e-3 and 1e3");
+    assert_says(with(Alpha::Fixed(-1.5)), "loss: alpha is -1.5, but must be between 1e-3 and 1e3");
+    assert_says(with(Alpha::Fixed(f32::NAN)), "loss: alpha is NaN, but must be between 1e-3 and 1e3");
+    assert_says(with(Alpha::Fixed(f32::INFINITY)), "loss: alpha is inf, but must be between 1e-3 and 1e3");
+    let range = |lo, hi| with(Alpha::Uniform { lo, hi });
+    assert_says(range(0.0, 1.0), "loss: alpha's low end is 0, but must be between 1e-3 and 1e3");
+    assert_says(range(0.5, 2000.0), "loss: alpha's high end is 2000, but must be between 1e-3 and 1e3");
+    assert_says(range(2.0, 0.5), "loss: alpha is from 2 to 0.5, but must be a range with lo <= hi");
+    let pair = Mixing::pair(N, Alpha::Fixed(1e4), Factor::PerBatch);
+    assert_says(
+        cpu::mix_forward(&pair, &data.mix()),
+        "mix: alpha is 10000, but must be between 1e-3 and 1e3",
+    );
+}
+
+#[test]
+fn empty_and_overflowing_sizes_are_named() {
+    let data = Data::new();
+    assert_says(
+        loss(&Mixing::dirichlet(0, Alpha::PAPER), &data.loss()),
+        "loss: n is 0, but must be at least 1",
+    );
+    let weights = |b, r, n| {
+        let input = WeightsInput { b, r, attention: None, weights: None };
+        cpu::weights(&Mixing::dirichlet(n, Alpha::PAPER), &input)
+    };
+    assert_says(weights(0, 1, 1), "weights: b is 0, but must be at least 1");
+    assert_says(weights(1, 0, 1), "weights: r is 0, but must be at least 1");
+    let large = 1 << 31;
+    assert_says(
+        weights(large, large, large),
+        "weights: the mix matrix (r, b, n) = [2147483648, 2147483648, 2147483648] has more elements than can be addressed",
+    );
+    assert_says(
+        weights(large + 1, 1, 1),
+        "weights: b is 2147483649, but must be at most 2^31, since it indexes the random numbers",
+    );
+    let empty = LossInput { logits: View::new(&data.logits, [B, R, 0]).unwrap(), ..data.loss() };
+    assert_says(loss(&mixing(), &empty), "loss: c is 0, but must be at least 1");
+    let empty = MixInput { features: View::new(&data.features, [B, R, 0]).unwrap(), ..data.mix() };
+    assert_says(cpu::mix_forward(&mixing(), &empty), "mix: d is 0, but must be at least 1");
+    let empty = AttentionInput { features: View::new(&data.features, [0, R, D]).unwrap(), classifier: None };
+    let attention = cpu::attention_forward(&empty, &AttentionOptions::default());
+    assert_says(attention, "attention: b is 0, but must be at least 1");
+}
+
+#[test]
+fn outputs_too_large_for_memory_are_errors() {
+    // One value seen 2^58 times: the input is sound, its gradient would not fit.
+    let value = [0.5f32];
+    let c = 1 << 58;
+    let logits = View::with_strides(&value, [2, 1, c], [0; 3]).unwrap();
+    let input = LossInput { logits, targets: Targets::Labels(&[0, 1]), attention: None, weights: None };
+    let gradient = cpu::loss_backward(&mixing(), &input, &LossOptions::default(), 1.0);
+    assert_says(
+        gradient,
+        "loss: the gradient of the logits = [2, 1, 288230376151711744] has more elements than can be addressed",
+    );
+    assert!(matches!(loss(&mixing(), &input), Err(Error::TooLarge { .. })));
+    let features = View::with_strides(&value, [2, 1, c], [0; 3]).unwrap();
+    let input = MixInput { features, targets: None, attention: None, weights: None };
+    assert!(matches!(cpu::mix_forward(&mixing(), &input), Err(Error::TooLarge { .. })));
+    let attention = AttentionInput { features, classifier: None };
+    let maps = cpu::attention_forward(&attention, &AttentionOptions::default());
+    assert!(matches!(maps, Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn attention_that_is_negative_or_not_finite_is_named() {
+    for (value, text) in [(-0.5, "-0.5"), (f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        let mut data = Data::new();
+        data.attention[2 * R + 1] = value;
+        let message = |op| format!("{op}: attention[2, 1] is {text}, but must be finite and not negative");
+        assert_says(loss(&mixing(), &data.loss()), &message("loss"));
+        assert_says(cpu::mix_forward(&mixing(), &data.mix()), &message("mix"));
+        let attention = Some(View::new(&data.attention, [B, R]).unwrap());
+        let input = WeightsInput { b: B, r: R, attention, weights: None };
+        assert_says(cpu::weights(&mixing(), &input), &message("weights"));
+    }
+    let data = Data::new();
+    let swapped = View::new(&data.attention, [R, B]).unwrap();
+    let input = LossInput { attention: Some(swapped), ..data.loss() };
+    let message = "loss: attention has shape [3, 4], but the other arguments ask for [4, 3]";
+    assert_says(loss(&mixing(), &input), message);
+}
+
+#[test]
+fn labels_and_targets_that_do_not_fit_are_named() {
+    let mut data = Data::new();
+    data.labels[3] = C as u32;
+    let message = |op| format!("{op}: labels[3] is 6, but there are 6 classes (0 to 5)");
+    assert_says(loss(&mixing(), &data.loss()), &message("loss"));
+    assert_says(cpu::mix_forward(&mixing(), &data.mix()), &message("mix"));
+    let features = View::new(&data.features, [B, R, D]).unwrap();
+    let rows = View::new(&data.logits, [C, D]).unwrap();
+    let options = AttentionOptions { query: Query::Cam, normalise: Normalise::ReluL1 };
+    let cam = |labels| AttentionInput { features, classifier: Some(Classifier { rows, labels }) };
+    assert_says(cpu::attention_forward(&cam(&data.labels), &options), &message("attention"));
+    let message = "attention: labels has shape [3], but the other arguments ask for [4]";
+    assert_says(cpu::attention_forward(&cam(&[0, 1, 2]), &options), message);
+    let input = LossInput { targets: Targets::Labels(&[0, 1]), ..data.loss() };
+    let message = "loss: labels has shape [2], but the other arguments ask for [4]";
+    assert_says(loss(&mixing(), &input), message);
+    data.soft[C + 2] = -1.0;
+    let soft = View::new(&data.soft, [B, C]).unwrap();
+    let input = LossInput { targets: Targets::Soft(soft), ..data.loss() };
+    let message = "loss: targets[1, 2] is -1, but must be finite and not negative";
+    assert_says(loss(&mixing(), &input), message);
+    let soft = View::new(&data.soft, [C, B]).unwrap();
+    let input = LossInput { targets: Targets::Soft(soft), ..data.loss() };
+    let message = "loss: targets has shape [6, 4], but the other arguments ask for [4, 6]";
+    assert_says(loss(&mixing(), &input), message);
+}
+
+#[test]
+fn explicit_weights_that_do_not_fit_are_named() {
+    let mut data = Data::new();
+    let explicit = Mixing::explicit(N);
+    assert_says(loss(&explicit, &data.loss()), "loss: the generator is Explicit, but no weights were given");
+    let given = LossInput { weights: Some(data.explicit()), ..data.loss() };
+    assert_says(loss(&mixing(), &given), "loss: weights were given, but the generator is not Explicit");
+    let message = "loss: weights has shape [3, 4, 7], but the other arguments ask for [3, 4, 6]";
+    assert_says(loss(&Mixing::explicit(N - 1), &given), message);
+    data.weights[(2 * B + 1) * N + 4] = -2.0;
+    let given = LossInput { weights: Some(data.explicit()), ..data.loss() };
+    let message = "loss: weights[2, 1, 4] is -2, but must be finite and not negative";
+    assert_says(loss(&explicit, &given), message);
+    data.weights.fill(1.0);
+    (0..B).for_each(|i| data.weights[(B + i) * N + 5] = 0.0);
+    let given = LossInput { weights: Some(data.explicit()), ..data.loss() };
+    let message = "loss: weights[1, :, 5] is all zero, but must be a column with a positive sum";
+    assert_says(loss(&explicit, &given), message);
+}
+
+/// Explicit weights of any scale are normalised: their sums neither overflow nor vanish.
+#[test]
+fn explicit_weights_of_extreme_scale_are_normalised() {
+    for scale in [1e-45f32, 1e-39, 1e-30, 1e30, f32::MAX] {
+        let weights = vec![scale; R * B * N];
+        let given = Some(View::new(&weights, [R, B, N]).unwrap());
+        let input = WeightsInput { b: B, r: R, attention: None, weights: given };
+        let matrix = cpu::weights(&Mixing::explicit(N), &input).unwrap().matrix;
+        assert!(matrix.iter().all(|&m| m == 0.25), "{scale:e}: {:?}", &matrix[..3]);
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let data = Data::new();
+    let (mut logits, mut attention) = (vec![0f32; B * R * C], vec![0f32; B * R]);
+    let mut run = |options: LossOptions, input: &LossInput<'_, f32>| {
+        let outputs = LossOutputs {
+            logits: Some(ViewMut::new(&mut logits, [B, R, C]).unwrap()),
+            attention: Some(ViewMut::new(&mut attention, [B, R]).unwrap()),
+            ..LossOutputs::default()
+        };
+        cpu::loss_into(&mixing(), input, &options, 1.0, outputs, &mut [0; 1 << 20])
+    };
+    let message = "loss: a gradient of attention is asked for, but attention is detached or not given";
+    assert_says(run(LossOptions::default(), &data.loss()), message);
+    let attached = LossOptions { detach_attention: false, ..LossOptions::default() };
+    assert_says(run(attached, &LossInput { attention: None, ..data.loss() }), message);
+    run(attached, &data.loss()).unwrap();
+    let features = View::new(&data.features, [B, R, D]).unwrap();
+    let rows = View::new(&data.logits, [C, D]).unwrap();
+    let classifier = Some(Classifier { rows, labels: &data.labels });
+    let gap = AttentionOptions::default();
+    let with = AttentionInput { features, classifier };
+    let message = "attention: a classifier was given, but the query is Gap, which uses none";
+    assert_says(cpu::attention_forward(&with, &gap), message);
+    let cam = AttentionOptions { query: Query::Cam, ..gap };
+    let without = AttentionInput { features, classifier: None };
+    assert_says(
+        cpu::attention_forward(&without, &cam),
+        "attention: the query is Cam, but no classifier was given",
+    );
+}
+
+#[test]
+fn outputs_and_gradients_of_another_shape_are_named() {
+    let data = Data::new();
+    let mut wrong = vec![0f32; 1000];
+    let outputs = LossOutputs {
+        per_mixture: Some(ViewMut::new(&mut wrong, [N, R]).unwrap()),
+        ..LossOutputs::default()
+    };
+    let result = cpu::loss_into(&mixing(), &data.loss(), &LossOptions::default(), 1.0, outputs, &mut []);
+    assert_says(result, "loss: per_mixture has shape [7, 3], but the other arguments ask for [3, 7]");
+    let outputs = MixOutputs { features: ViewMut::new(&mut wrong, [N, D, R]).unwrap(), targets: None };
+    let result = cpu::mix_forward_into(&mixing(), &data.mix(), outputs, &mut []);
+    let message = "mix: the mixed features has shape [7, 5, 3], but the other arguments ask for [7, 3, 5]";
+    assert_says(result, message);
+    let d_mixed = vec![0f32; N * R * D];
+    let gradients = MixedGradients { features: View::new(&d_mixed, [R, N, D]).unwrap(), targets: None };
+    let message = "mix: the gradient of the mixed features has shape [3, 7, 5], but the other arguments ask for [7, 3, 5]";
+    assert_says(cpu::mix_backward(&mixing(), &data.mix(), &gradients), message);
+    let gradients = MixedGradients { features: View::new(&d_mixed, [N, R, D]).unwrap(), targets: None };
+    let outputs = MixBackwardOutputs {
+        targets: Some(ViewMut::new(&mut wrong, [B, C]).unwrap()),
+        ..MixBackwardOutputs::default()
+    };
+    let result = cpu::mix_backward_into(&mixing(), &data.mix(), &gradients, outputs, &mut []);
+    assert_says(
+        result,
+        "mix: a gradient of the targets needs soft targets and the gradient of the mixed ones",
+    );
+    let result = cpu::loss_into(
+        &mixing(),
+        &data.loss(),
+        &LossOptions::default(),
+        1.0,
+        LossOutputs::default(),
+        &mut [],
+    );
+    let Error::Length { op: "loss", name: "workspace (bytes)", given: 0, .. } = result.unwrap_err() else {
+        panic!("not an error about the workspace")
+    };
+}
