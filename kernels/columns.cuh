@@ -19,6 +19,8 @@
 
 constexpr u32 RUN = 64; // examples in one run of a column sum
 
+constexpr float LARGE = 1152921504606846976.0f; // 2^60
+
 constexpr u32 FACTOR_PER_COLUMN = 1, ALPHA_IS_ONE = 2; // bits of Sampler::flags
 
 // Part of the parameters of every kernel that draws. 96 bytes, no padding.
@@ -61,6 +63,7 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     __device__ __forceinline__ Columns(const Sampler &sampler, u32 j, u32 first, float *slab, DrawScratch *scratch)
         : sampler(sampler), drawer{sampler_stream(sampler), j, first, sampler.n, slab, scratch, 0, 0, 0}, settled(0) {
         if constexpr (DIRICHLET) drawer.prepare(sampler.alpha_low, sampler.alpha_high);
+        if constexpr (DrawKind == DRAW_EXPLICIT) prepare_explicit();
         if constexpr (DrawKind == DRAW_PAIR)
             prepare_pairs(drawer, sampler.alpha_low, sampler.alpha_high, sampler.b, sampler.flags & FACTOR_PER_COLUMN,
                           sampler.flags & ALPHA_IS_ONE);
@@ -166,17 +169,37 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
             for (u32 i = begin + lane_id(); i < Panel; i += 32) drawer.slab[column * PITCH + i] = 0.0f;
     }
 
-    // Eight columns by four examples at a time: whole sectors where the columns are contiguous.
-    __device__ __forceinline__ void fill_explicit(u32 begin, u32 examples) const {
-        const float *position = sampler.weights + i64(drawer.j) * sampler.weights_r;
+    // An explicit weight of a column of the slab, zero past the last example or column.
+    __device__ __forceinline__ float explicit_weight(u32 column, u32 i) const {
+        const u32 k = drawer.first + column;
+        if (i >= sampler.b || k >= sampler.n) return 0.0f;
+        return __ldg(sampler.weights + i64(drawer.j) * sampler.weights_r + i64(i) * sampler.weights_b + i64(k) * sampler.weights_n);
+    }
+
+    // Columns whose largest weight is so large or so small that their sums or the reciprocals might not be finite are read
+    // times a power of two, which the columns of Lambda do not see.
+    __device__ __forceinline__ void prepare_explicit() {
 #pragma unroll
         for (u32 half = 0; half < 2; ++half) {
-            const u32 column = lane_id() % 8 + 8 * half, k = drawer.first + column;
-            for (u32 i = lane_id() / 8; i < ceil_div(examples, 8u) * 8; i += 4) {
-                const bool inside = i < examples && k < sampler.n;
-                const i64 at = i64(begin + i) * sampler.weights_b + i64(k) * sampler.weights_n;
-                drawer.slab[column * PITCH + i] = inside ? __ldg(position + at) : 0.0f;
-            }
+            const u32 column = lane_id() % 8 + 8 * half;
+            float largest = 0.0f;
+            for (u32 i = lane_id() / 8; i < sampler.b; i += 4) largest = fmaxf(largest, explicit_weight(column, i));
+            largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 8));
+            largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 16));
+            const bool moderate = largest == 0.0f || (largest >= 1.0f / LARGE && largest <= LARGE);
+            if (lane_id() < 8) drawer.scratch->largest[column] = moderate ? 1.0f : power_to_one(largest);
+        }
+        __syncwarp();
+    }
+
+    // Eight columns by four examples at a time: whole sectors where the columns are contiguous.
+    __device__ __forceinline__ void fill_explicit(u32 begin, u32 examples) const {
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            const u32 column = lane_id() % 8 + 8 * half;
+            const float factor = drawer.scratch->largest[column];
+            for (u32 i = lane_id() / 8; i < ceil_div(examples, 8u) * 8; i += 4)
+                drawer.slab[column * PITCH + i] = __fmul_rn(explicit_weight(column, begin + i), factor);
         }
     }
 

@@ -25,7 +25,7 @@ constexpr float MASSLESS_BELOW = 7.52316384526264e-37f; // 2^-120: columns with 
 // A warp's scratch while it draws; free afterwards but for the first three arrays, which a second draw needs.
 struct alignas(16) DrawScratch {
     float4 gammas[COLUMNS]; // d, c, 1 / alpha, log2 d of each column; for pairs both weights
-    float largest[COLUMNS]; // log2 of the largest draw of a settled column
+    float largest[COLUMNS]; // log2 of the largest draw of a settled column; for explicit columns the factor they are read with
     u32 partners[COLUMNS];   // for pairs
     uint2 tests[MOST_TESTS]; // column | example << 4, bits of u
     u32 redraws[MOST_REDRAWS]; // column | attempt << 4 | example << 10

@@ -69,3 +69,10 @@ __device__ __forceinline__ NormalPair normal_pair(u32 radius, u32 angle) {
     const bool straight = (angle & 0x40000000u) == 0;
     return {__fmul_rn(r, straight ? cosine : sine), __fmul_rn(r, straight ? sine : cosine)};
 }
+
+// The power of two that brings a positive number into [1, 2), a subnormal one as near as 2^127 does; 1 for zero.
+__device__ __forceinline__ float power_to_one(float x) {
+    const u32 exponent = __float_as_uint(x) >> 23;
+    if (!(x > 0.0f)) return 1.0f;
+    return __uint_as_float(exponent >= 254 ? 1u << 22 : (254 - exponent) << 23);
+}

@@ -19,6 +19,7 @@
 // defines                      -DELEMENT= float|f16|bf16
 //
 // No dynamic shared memory. Deterministic: a maximum does not depend on its order; all else is one thread's own.
+#include "math.cuh"
 #include "reduce.cuh"
 
 struct PrepareAttentionParams {
@@ -38,13 +39,6 @@ extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_maps(const __grid_cons
     for (u32 j = lane_id(); j < p.r; j += 32) found |= p.attention[i * p.example + j * p.position] != 0.0f;
     const bool live = __any_sync(ALL_LANES, found);
     if (lane_id() == 0) p.live[i] = live;
-}
-
-// The power of two that brings a positive number into [1, 2), a subnormal one as near as 2^127 does; 1 for zero.
-__device__ __forceinline__ float power_to_one(float x) {
-    const u32 exponent = __float_as_uint(x) >> 23;
-    if (!(x > 0.0f)) return 1.0f;
-    return __uint_as_float(exponent >= 254 ? 1u << 22 : (254 - exponent) << 23);
 }
 
 extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_attention(const __grid_constant__ PrepareAttentionParams p) {
