@@ -3,8 +3,9 @@
 mod common;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use common::device::{self, device};
+use common::device::{self, Device, device};
 use common::harness::passes;
 use multimix::cuda::cudarc::driver::{CudaContext, sys};
 use multimix::cuda::raw::{self, RawColumns, RawView, RawWeights, RawWorkspace};
@@ -132,15 +133,40 @@ fn misaligned_memory() {
     }
 }
 
-fn another_context() {
-    let device = device().unwrap();
+/// A second context, by the function that every driver exports: the bindings name another one with each CUDA version.
+fn create_context(ordinal: sys::CUdevice) -> sys::CUcontext {
+    type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;
+    let mut context = std::ptr::null_mut();
+    // SAFETY: the driver is open already, and the signature is that of its documentation.
+    unsafe {
+        let open = |name| libloading::Library::new(name);
+        let driver = open("libcuda.so").or_else(|_| open("libcuda.so.1")).expect("the driver is open");
+        let create: libloading::Symbol<'_, Create> =
+            driver.get(b"cuCtxCreate_v2").expect("every driver has it");
+        create(&mut context, 0, ordinal).result().unwrap();
+    }
+    context
+}
+
+/// A context of the same device beside the primary one. By name, since bindings of different CUDA versions call it differently.
+fn second_context(device: &Device) -> Arc<CudaContext> {
+    type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;
     let ordinal = device.context().cu_device();
     let mut raw = std::ptr::null_mut();
-    // SAFETY: a context of the same device, owned by the wrapper from here on.
-    let other = unsafe {
-        sys::cuCtxCreate_v2(&mut raw, 0, ordinal).result().unwrap();
+    // SAFETY: the function has this type in every driver; the new context belongs to the wrapper from here on.
+    unsafe {
+        let driver = libloading::Library::new("libcuda.so")
+            .or_else(|_| libloading::Library::new("libcuda.so.1"))
+            .unwrap();
+        let create = driver.get::<Create>(b"cuCtxCreate_v2\0").unwrap();
+        create(&mut raw, 0, ordinal).result().unwrap();
         CudaContext::from_raw_context(0, ordinal, raw).unwrap()
-    };
+    }
+}
+
+fn another_context() {
+    let device = device().unwrap();
+    let other = second_context(device);
     let error = device.engine.on(&other.default_stream()).unwrap_err();
     says(&error, &["the stream belongs to another CUDA context", "one Arc<CudaContext>"]);
     let memory = other.default_stream().clone_htod(&[1f32; 12]).unwrap();

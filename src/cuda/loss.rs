@@ -167,7 +167,7 @@ impl Queue<'_> {
         options: &LossOptions,
         outputs: &LossOutputs<'_, T>,
     ) -> Result<usize> {
-        let [b, r, c] = input.logits.shape();
+        let [b, r, _] = input.logits.shape();
         mixing.validate(OP, [b, r], input.weights.as_ref().map(DeviceView::layout))?;
         let columns = RawColumns {
             mixing,
@@ -199,7 +199,6 @@ impl Queue<'_> {
             ),
             workspace: RawWorkspace::EMPTY,
         };
-        let _ = c;
         Plan::new(self.engine(), &call)?.workspace_bytes()
     }
 
