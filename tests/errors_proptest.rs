@@ -1,0 +1,353 @@
+//! No public function of the engine panics, whatever shapes, strides, values, labels and workspaces it is given: it works or says what is
+//! wrong. Sizes are small or astronomic: what lies between would only take long.
+
+use half::f16;
+use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, MixBackwardOutputs, MixInput};
+use multimix::cpu::{MixOutputs, MixTargets, MixedGradients, Targets, WeightsInput};
+use multimix::sampler::{self, Domain, Gamma, Stream};
+use multimix::{
+    Alpha, AttentionOptions, Element, Error, Factor, Generator, LossOptions, Mixing, Normalise, Query,
+    Reduction, View, ViewMut,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+const CASES: u32 = 2000;
+
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let rng_seed = match default.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(20_231_210),
+        fixed => fixed,
+    };
+    ProptestConfig { cases: CASES, rng_seed, failure_persistence: None, ..default }
+}
+
+fn size() -> impl Strategy<Value = usize> {
+    let huge = prop::sample::select(vec![(1 << 31) + 1, 1 << 40, 1 << 58, isize::MAX as usize, usize::MAX]);
+    prop_oneof![1 => Just(0), 80 => 1..6usize, 4 => 60..70usize, 1 => huge]
+}
+
+fn value() -> impl Strategy<Value = f32> {
+    let special = [
+        0.0,
+        -0.0,
+        -1.0,
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        1e-45,
+        1e3,
+        1e-3,
+        1e4,
+    ];
+    prop_oneof![20 => 0.0..2f32, 1 => prop::sample::select(special.to_vec())]
+}
+
+/// An argument's departures from what fits: another size along one axis, and strides of its own.
+#[derive(Clone, Debug)]
+struct Shape {
+    other: Option<(usize, usize)>,
+    strides: Option<[usize; 3]>,
+}
+
+impl Shape {
+    fn of<const N: usize>(&self, fitting: [usize; N]) -> ([usize; N], Option<[usize; N]>) {
+        let mut shape = fitting;
+        if let Some((axis, size)) = self.other {
+            shape[axis % N] = size;
+        }
+        (shape, self.strides.map(|strides| std::array::from_fn(|axis| strides[axis])))
+    }
+
+    fn view<'a, T: Element, const N: usize>(
+        &self,
+        data: &'a [T],
+        fitting: [usize; N],
+    ) -> Result<View<'a, T, N>, Error> {
+        let (shape, strides) = self.of(fitting);
+        match strides {
+            Some(strides) => View::with_strides(data, shape, strides),
+            None => View::new(data, shape),
+        }
+    }
+
+    fn view_mut<'a, T: Element, const N: usize>(
+        &self,
+        data: &'a mut [T],
+        fitting: [usize; N],
+    ) -> Result<ViewMut<'a, T, N>, Error> {
+        let (shape, strides) = self.of(fitting);
+        match strides {
+            Some(strides) => ViewMut::with_strides(data, shape, strides),
+            None => ViewMut::new(data, shape),
+        }
+    }
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let stride =
+        || prop_oneof![4 => 0..9usize, 1 => prop::sample::select(vec![1 << 20, 1 << 62, usize::MAX])];
+    let (other, strides) = (
+        prop::option::weighted(0.05, (0..3usize, size())),
+        prop::option::weighted(0.1, [stride(), stride(), stride()]),
+    );
+    (other, strides).prop_map(|(other, strides)| Shape { other, strides })
+}
+
+/// Everything that calls are made from.
+#[derive(Clone, Debug)]
+struct Arguments {
+    sizes: [usize; 5],
+    shapes: Vec<Shape>,
+    values: Vec<f32>,
+    labels: Vec<u32>,
+    mixing: Mixing,
+    /// Attention, weights, targets, classifier given; soft targets; detached.
+    flags: [bool; 7],
+    workspace: usize,
+    upstream: f32,
+}
+
+fn mixing(n: usize) -> impl Strategy<Value = Mixing> {
+    let alpha = prop_oneof![
+        value().prop_map(Alpha::Fixed),
+        Just(Alpha::PAPER),
+        (value(), value()).prop_map(|(lo, hi)| Alpha::Uniform { lo, hi })
+    ];
+    let generator = prop_oneof![
+        2 => alpha.clone().prop_map(|alpha| Generator::Dirichlet { alpha }),
+        1 => alpha.prop_map(|alpha| Generator::Pair { alpha, factor: Factor::PerColumn }),
+        1 => Just(Generator::Explicit)
+    ];
+    (generator, any::<u64>(), any::<u64>()).prop_map(move |(generator, seed, step)| Mixing {
+        n,
+        generator,
+        seed,
+        step,
+    })
+}
+
+fn arguments() -> impl Strategy<Value = Arguments> {
+    [size(), size(), size(), size(), size()].prop_flat_map(|sizes| {
+        let fitting = sizes[0].min(80);
+        let labels = (
+            vec(prop_oneof![40 => 0..3u32, 1 => any::<u32>()], 80),
+            prop_oneof![20 => Just(fitting), 1 => 0..9usize],
+        );
+        let labels = labels.prop_map(|(mut labels, count)| {
+            labels.truncate(count);
+            labels
+        });
+        let length = prop_oneof![9 => Just(20_000usize), 1 => 0..200usize];
+        let values = (vec(value(), 97), length)
+            .prop_map(|(values, length)| values.into_iter().cycle().take(length).collect::<Vec<f32>>());
+        let workspace = prop_oneof![6 => Just(1usize << 22), 1 => 0..100_000usize];
+        (vec(shape(), 16), values, labels, mixing(sizes[4]), any::<[bool; 7]>(), workspace, value()).prop_map(
+            move |(shapes, values, labels, mixing, flags, workspace, upstream)| Arguments {
+                sizes,
+                shapes,
+                values,
+                labels,
+                mixing,
+                flags,
+                workspace,
+                upstream,
+            },
+        )
+    })
+}
+
+/// What became of calls: how many worked, how many were refused.
+#[derive(Debug, Default)]
+struct Outcomes {
+    worked: usize,
+    refused: usize,
+}
+
+impl Outcomes {
+    fn add<T>(&mut self, result: Result<T, Error>) {
+        match result {
+            Ok(_) => self.worked += 1,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                self.refused += 1;
+            }
+        }
+    }
+}
+
+impl Arguments {
+    fn targets(&self) -> Result<Targets<'_>, Error> {
+        let [b, _, _, c, _] = self.sizes;
+        Ok(match self.flags[4] {
+            true => Targets::Soft(self.shapes[0].view(&self.values, [b, c])?),
+            false => Targets::Labels(&self.labels),
+        })
+    }
+
+    fn attention(&self) -> Result<Option<View<'_, f32, 2>>, Error> {
+        let [b, r, ..] = self.sizes;
+        self.flags[0].then(|| self.shapes[1].view(&self.values, [b, r])).transpose()
+    }
+
+    /// Mostly given where they are wanted.
+    fn weights(&self) -> Result<Option<View<'_, f32, 3>>, Error> {
+        let [b, r, _, _, n] = self.sizes;
+        let given = (self.mixing.generator == Generator::Explicit)
+            != (self.flags[1] && self.flags[2] && self.flags[3]);
+        let positions = if self.flags[5] { 1 } else { r };
+        given.then(|| self.shapes[2].view(&self.values, [positions, b, n])).transpose()
+    }
+
+    fn loss<T: Element>(&self, stored: &[T], outcomes: &mut Outcomes) -> Result<(), Error> {
+        let [b, r, _, c, n] = self.sizes;
+        let input = LossInput {
+            logits: self.shapes[3].view(stored, [b, r, c])?,
+            targets: self.targets()?,
+            attention: self.attention()?,
+            weights: self.weights()?,
+        };
+        let reduction = if self.flags[2] { Reduction::Mean } else { Reduction::AttentionWeighted };
+        let options = LossOptions { reduction, detach_attention: self.flags[6], kl: self.flags[3] };
+        outcomes.add(cpu::loss_forward(&self.mixing, &input, &options));
+        outcomes.add(cpu::loss_backward(&self.mixing, &input, &options, self.upstream));
+        let mut logits = stored.to_vec();
+        let [mut attention, mut ce, mut lse] = [(); 3].map(|()| self.values.clone());
+        let outputs = LossOutputs {
+            logits: self.flags[0].then(|| self.shapes[4].view_mut(&mut logits, [b, r, c])).transpose()?,
+            attention: self.flags[1].then(|| self.shapes[5].view_mut(&mut attention, [b, r])).transpose()?,
+            per_mixture: Some(self.shapes[6].view_mut(&mut ce, [r, n])?),
+            log_sum_exp: Some(self.shapes[7].view_mut(&mut lse, [r, n])?),
+        };
+        outcomes.add(cpu::loss_workspace_bytes(&self.mixing, &input, &options, &outputs));
+        let mut workspace = vec![0; self.workspace];
+        outcomes.add(cpu::loss_into(&self.mixing, &input, &options, self.upstream, outputs, &mut workspace));
+        Ok(())
+    }
+
+    fn mix<T: Element>(&self, stored: &[T], outcomes: &mut Outcomes) -> Result<(), Error> {
+        let [b, r, d, c, n] = self.sizes;
+        let targets = match self.flags[1] {
+            true => Some(MixTargets { targets: self.targets()?, classes: c }),
+            false => None,
+        };
+        let features = self.shapes[8].view(stored, [b, r, d])?;
+        let input = MixInput { features, targets, attention: self.attention()?, weights: self.weights()? };
+        outcomes.add(cpu::mix_forward(&self.mixing, &input));
+        let (mut mixed, mut mixed_targets) = (stored.to_vec(), self.values.clone());
+        let outputs = MixOutputs {
+            features: self.shapes[9].view_mut(&mut mixed, [n, r, d])?,
+            targets: self.flags[6]
+                .then(|| self.shapes[10].view_mut(&mut mixed_targets, [n, r, c]))
+                .transpose()?,
+        };
+        outcomes.add(cpu::mix_forward_workspace_bytes(&self.mixing, &input));
+        let mut workspace = vec![0; self.workspace];
+        outcomes.add(cpu::mix_forward_into(&self.mixing, &input, outputs, &mut workspace));
+        let gradients = MixedGradients {
+            features: self.shapes[11].view(stored, [n, r, d])?,
+            targets: self.flags[5].then(|| self.shapes[12].view(&self.values, [n, r, c])).transpose()?,
+        };
+        outcomes.add(cpu::mix_backward(&self.mixing, &input, &gradients));
+        let (mut d_features, mut d_targets) = (stored.to_vec(), self.values.clone());
+        let outputs = MixBackwardOutputs {
+            features: Some(self.shapes[13].view_mut(&mut d_features, [b, r, d])?),
+            targets: self.flags[4].then(|| self.shapes[14].view_mut(&mut d_targets, [b, c])).transpose()?,
+            attention: None,
+        };
+        outcomes.add(cpu::mix_backward_workspace_bytes(&self.mixing, &input, &outputs));
+        outcomes.add(cpu::mix_backward_into(&self.mixing, &input, &gradients, outputs, &mut workspace));
+        Ok(())
+    }
+
+    fn weights_op(&self, outcomes: &mut Outcomes) -> Result<(), Error> {
+        let [b, r, _, _, n] = self.sizes;
+        let input = WeightsInput { b, r, attention: self.attention()?, weights: self.weights()? };
+        outcomes.add(cpu::weights(&self.mixing, &input));
+        outcomes.add(cpu::weights_workspace_bytes(&self.mixing, &input));
+        let (mut matrix, mut mass, mut workspace) =
+            (self.values.clone(), self.values.clone(), vec![0; self.workspace]);
+        let matrix = self.shapes[15].view_mut(&mut matrix, [r, b, n])?;
+        let mass = Some(self.shapes[14].view_mut(&mut mass, [r, n])?);
+        outcomes.add(cpu::weights_into(&self.mixing, &input, matrix, mass, &mut workspace));
+        Ok(())
+    }
+
+    fn attention_ops<T: Element>(&self, stored: &[T], outcomes: &mut Outcomes) -> Result<(), Error> {
+        let [b, r, d, c, _] = self.sizes;
+        let query = if self.flags[0] { Query::Cam } else { Query::Gap };
+        let normalise = if self.flags[1] { Normalise::ReluL1 } else { Normalise::Softmax };
+        let options = AttentionOptions { query, normalise };
+        let classifier = match self.flags[0] != (self.flags[2] && self.flags[3] && self.flags[4]) {
+            true => {
+                Some(Classifier { rows: self.shapes[3].view(&self.values, [c, d])?, labels: &self.labels })
+            }
+            false => None,
+        };
+        let input = AttentionInput { features: self.shapes[8].view(stored, [b, r, d])?, classifier };
+        outcomes.add(cpu::attention_forward(&input, &options));
+        outcomes.add(cpu::attention_workspace_bytes(&input, &options));
+        let d_maps = self.shapes[9].view(&self.values, [b, r])?;
+        outcomes.add(cpu::attention_backward(&input, &options, &d_maps));
+        let (mut maps, mut d_features) = (self.values.clone(), stored.to_vec());
+        let mut workspace = vec![0; self.workspace];
+        let out = self.shapes[10].view_mut(&mut maps, [b, r])?;
+        outcomes.add(cpu::attention_forward_into(&input, &options, out, &mut workspace));
+        let out = self.shapes[11].view_mut(&mut d_features, [b, r, d])?;
+        let mut d_rows = self.values.clone();
+        let rows = self.flags[6].then(|| self.shapes[12].view_mut(&mut d_rows, [c, d])).transpose()?;
+        outcomes.add(cpu::attention_backward_into(&input, &options, &d_maps, out, rows, &mut workspace));
+        Ok(())
+    }
+
+    fn run<T: Element>(&self, outcomes: &mut Outcomes) {
+        let stored: Vec<T> = self.values.iter().map(|&x| T::from_f32(x)).collect();
+        let results = [
+            self.loss(&stored, outcomes),
+            self.mix(&stored, outcomes),
+            self.weights_op(outcomes),
+            self.attention_ops(&stored, outcomes),
+        ];
+        results.into_iter().for_each(|result| outcomes.add(result));
+    }
+}
+
+#[test]
+fn no_call_panics() {
+    let outcomes = std::cell::RefCell::new(Outcomes::default());
+    proptest!(config(), |(arguments in arguments(), half in any::<bool>())| {
+        let outcomes = &mut outcomes.borrow_mut();
+        if half { arguments.run::<f16>(outcomes) } else { arguments.run::<f32>(outcomes) }
+    });
+    let outcomes = outcomes.into_inner();
+    println!("{outcomes:?}");
+    assert!(outcomes.worked > CASES as usize && outcomes.refused > CASES as usize, "{outcomes:?}");
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// The sampler takes whatever number is given for α and gives some number back.
+    #[test]
+    fn no_draw_panics(alpha in value(), hi in value(), seed: u64, step: u64, index: [u32; 3], b in 0..300usize) {
+        let stream = Stream::new(seed, step);
+        let of = Alpha::Uniform { lo: alpha, hi };
+        let gamma = Gamma::new(alpha, of);
+        let [j, i, k] = index;
+        let draw = gamma.draw(stream, Domain::Weight, j, i, k);
+        gamma.draw_log2(stream, Domain::Weight, j, i, k);
+        if (1e-3..=1e3).contains(&alpha) {
+            prop_assert!((0.0..1e6).contains(&draw), "{draw} at {alpha}");
+        }
+        sampler::column_alpha(stream, of, j, k);
+        sampler::factor(stream, Alpha::Fixed(alpha), Factor::PerColumn, k);
+        prop_assert_eq!(sampler::partner(stream, b, k).len(), b);
+        let mut column = [draw, alpha, hi];
+        sampler::settle(&mut column, |_| alpha);
+        sampler::column_sum(column);
+    }
+}
