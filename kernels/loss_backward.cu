@@ -116,7 +116,7 @@ __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Re
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, PANEL > 64 || !SAME<ELEMENT, Number> ? 2 : 3) loss_backward(const __grid_constant__ LossBackwardParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward(const __grid_constant__ LossBackwardParams p) {
     const ResidualShared shared = partition();
     const ResidualWork work = find_work(p.in, p.splits);
     const float range = p.in.ranges[work.position], scale = range * RESIDUAL_SCALE;

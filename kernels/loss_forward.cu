@@ -321,7 +321,8 @@ __device__ __forceinline__ void write_results(const Warp &warp) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) loss_forward(const __grid_constant__ LossForwardParams p) {
+// The second bound leaves 255 registers to a thread: left to itself, ptxas aims at more blocks and spills for them.
+extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS) loss_forward(const __grid_constant__ LossForwardParams p) {
     const Warp warp = make_warp(p);
     Mass mass[2] = {};
     if constexpr (!STORED) draw(warp, mass);
