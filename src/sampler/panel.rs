@@ -126,6 +126,7 @@ fn order_simd<'a, 'w, S: pulp::Simd>(_: S, panel: &'a mut Panel<'w>, first: u32)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rayon::prelude::*;
 
     fn compare(alpha: Alpha, b: usize, count: usize, seed: u64, j: u32) -> usize {
         let stream = Stream::new(seed, 3);
@@ -163,6 +164,26 @@ mod tests {
             }
         }
         assert!(draws > 900_000, "{draws}");
+    }
+
+    /// Ten million draws, or as many as `MULTIMIX_DRAWS` says.
+    #[test]
+    fn registers_draw_what_the_definition_draws_at_length() {
+        let wanted: usize = match std::env::var("MULTIMIX_DRAWS") {
+            Ok(count) => count.parse().expect("MULTIMIX_DRAWS is not a number"),
+            Err(_) => 10_000_000,
+        };
+        let alphas = [0.05, 0.5, 1.0, 1.7, 2.0, 50.0].map(Alpha::Fixed).into_iter().chain([Alpha::PAPER]);
+        let alphas: Vec<Alpha> = alphas.collect();
+        let (b, count) = (128, 1000);
+        let panels = wanted.div_ceil(alphas.len() * b * count);
+        let start = std::time::Instant::now();
+        let draws: usize = (0..alphas.len() * panels)
+            .into_par_iter()
+            .map(|at| compare(alphas[at % alphas.len()], b, count, 77, (at / alphas.len()) as u32))
+            .sum();
+        println!("{draws} draws compared in {:.1?}", start.elapsed());
+        assert!(draws >= wanted);
     }
 
     #[test]
