@@ -173,7 +173,12 @@ pub(super) fn subtract_targets_simd<'a, 't, S: Simd>(
 /// Multiplies column k of every row by `factor[k]`.
 #[pulp::with_simd(scale_columns = Arch::new())]
 #[inline(always)]
-pub(super) fn scale_columns_simd<'a, 't, S: Simd>(_: S, tile: &'a mut Tile<'t>, rows: usize, factor: &'a [f32]) {
+pub(super) fn scale_columns_simd<'a, 't, S: Simd>(
+    _: S,
+    tile: &'a mut Tile<'t>,
+    rows: usize,
+    factor: &'a [f32],
+) {
     let width = tile.width;
     for row in 0..rows {
         for (x, f) in tile.row_mut(row).iter_mut().zip(&factor[..width]) {
