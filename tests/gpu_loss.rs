@@ -108,8 +108,8 @@ impl<T: Rounding + DeviceElement + Default> Case<T> {
         let mut kl = self.options.kl.then(|| Output::<f32, 1>::new(device, rng, [1]));
         let mut logits = Output::<T, 3>::new(device, rng, [b, r, c]);
         let mut attention = self.wants_attention().then(|| Output::<f32, 2>::new(device, rng, [b, r]));
-        let mut per_mixture = Output::<f32, 2>::new(device, rng, [n, r]);
-        let mut log_sum_exp = Output::<f32, 2>::new(device, rng, [n, r]);
+        let mut per_mixture = Output::<f32, 2>::new(device, rng, [r, n]);
+        let mut log_sum_exp = Output::<f32, 2>::new(device, rng, [r, n]);
         let outputs = LossOutputs {
             loss: Some(value.view()),
             kl: kl.as_mut().map(Output::view),
@@ -153,8 +153,8 @@ impl<T: Rounding + DeviceElement + Default> Case<T> {
         let outputs = cpu::LossOutputs {
             logits: Some(ViewMut::new(&mut logits, [b, r, c]).unwrap()),
             attention: self.wants_attention().then(|| ViewMut::new(&mut attention, [b, r]).unwrap()),
-            per_mixture: Some(ViewMut::new(&mut per_mixture, [n, r]).unwrap()),
-            log_sum_exp: Some(ViewMut::new(&mut log_sum_exp, [n, r]).unwrap()),
+            per_mixture: Some(ViewMut::new(&mut per_mixture, [r, n]).unwrap()),
+            log_sum_exp: Some(ViewMut::new(&mut log_sum_exp, [r, n]).unwrap()),
         };
         let mixing = &self.problem.mixing;
         let bytes = cpu::loss_workspace_bytes(mixing, &input, &self.options, &outputs).unwrap();
@@ -220,7 +220,7 @@ where
             let largest = s.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let log_sum = largest + s.iter().map(|x| (x - largest).exp()).sum::<f32>().ln();
             let total: f32 = t.iter().sum();
-            losses[k * sizes.r + j] = s.iter().zip(&t).map(|(s, t)| t * (log_sum - s)).sum();
+            losses[sizes.mixture(j, k)] = s.iter().zip(&t).map(|(s, t)| t * (log_sum - s)).sum();
             let share = shares[sizes.mixture(j, k)] as f32;
             for y in 0..sizes.c {
                 // On a scale where 16 bits hold it.
@@ -275,15 +275,12 @@ fn compare<T: Rounding + DeviceElement + Default>(
         true => (cpu.per_mixture.clone(), cpu.logits.clone()),
         false => plain(case, &sizes, &lambda, attention.as_deref(), precision == Precision::Tf32),
     };
-    let by_column = |values: &[f64]| -> Vec<f64> {
-        (0..sizes.n * sizes.r).map(|at| values[sizes.mixture(at % sizes.r, at / sizes.r)]).collect()
-    };
-    let losses = by_column(&exact.cross_entropy);
+    let losses = &exact.cross_entropy;
     // Functions of numbers up to 6: eight roundings of those.
     let unit = 8.0 * f32::UNIT;
-    check(&format!("losses of {about}"), &given.per_mixture, &plain_losses, &losses, unit);
+    check(&format!("losses of {about}"), &given.per_mixture, &plain_losses, losses, unit);
     let spread: f64 =
-        plain_losses.iter().zip(&losses).map(|(p, e)| (f64::from(*p) - e).abs()).fold(0.0, f64::max);
+        plain_losses.iter().zip(losses).map(|(p, e)| (f64::from(*p) - e).abs()).fold(0.0, f64::max);
     let near = |what: &str, given: f32, exact: f64| {
         let allowed = 2.0 * spread + unit * (1.0 + exact.abs()) * 6.0;
         assert!(

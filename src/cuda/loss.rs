@@ -41,9 +41,9 @@ pub struct LossOutputs<'a, T> {
     pub logits: Option<DeviceViewMut<'a, T, 3>>,
     /// da (b, r); needs attention that is not detached.
     pub attention: Option<DeviceViewMut<'a, f32, 2>>,
-    /// CE of each mixture, (n, r).
+    /// CE of each mixture, (r, n).
     pub per_mixture: Option<DeviceViewMut<'a, f32, 2>>,
-    /// log Σ exp S̃ of each mixture, (n, r).
+    /// log Σ exp S̃ of each mixture, (r, n).
     pub log_sum_exp: Option<DeviceViewMut<'a, f32, 2>>,
 }
 
@@ -302,9 +302,9 @@ pub struct RawLossOutputs {
     pub logits: Option<RawView<3>>,
     /// da (b, r) in f32.
     pub attention: Option<RawView<2>>,
-    /// (n, r) in f32.
+    /// (r, n) in f32.
     pub per_mixture: Option<RawView<2>>,
-    /// (n, r) in f32.
+    /// (r, n) in f32.
     pub log_sum_exp: Option<RawView<2>>,
 }
 
@@ -407,7 +407,7 @@ impl RawLoss<'_> {
         ];
         for (name, view) in mixtures {
             let Some(view) = view else { continue };
-            expect_shape(OP, name, view.layout.shape, [n, r])?;
+            expect_shape(OP, name, view.layout.shape, [r, n])?;
             footprint.writes(name, view, 4)?;
         }
         Ok(())

@@ -123,10 +123,10 @@ struct PerMixture {
 }
 
 impl From<Option<RawView<2>>> for PerMixture {
-    /// From a view (n, r).
+    /// From a view (r, n).
     fn from(view: Option<RawView<2>>) -> Self {
         let view = view.unwrap_or(RawView::contiguous(0, [1, 1]));
-        Self { data: view.pointer, position: view.stride(1), column: view.stride(0) }
+        Self { data: view.pointer, position: view.stride(0), column: view.stride(1) }
     }
 }
 
