@@ -31,7 +31,7 @@
 // kernel `loss_finish`    sums -> loss, kl, shares        grid 1        block 32
 //
 // A tile of 64 classes at a time: S~ in registers; Y~ of labels summed in shared memory, of soft rows by a second product; running
-// softmax. M stays in registers as A fragments where it fits (16 bits up to b = 256, tf32 up to 128).
+// softmax. M stays in registers as A fragments where it fits (labels without KL: 16 bits up to b = 256, tf32 up to 128; else half).
 // Deterministic: a column belongs to one warp and adds in order; f64 sums over columns have a fixed order that does not depend on
 // WARPS or the grid.
 #include "columns.cuh"
@@ -64,7 +64,9 @@ static_assert(sizeof(LossForwardParams) == 328, "mirrored by the host");
 
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 CHUNKS = PANEL / CHUNK<Number>;
-constexpr bool STATIONARY = MATH != EXACT && !STORED && PANEL <= (MATH == HALF ? 256 : 128);
+// Fragments of M take up to 64 registers, or 32 where mixed targets and their logarithms need room.
+constexpr u32 FRAGMENT_REGISTERS = KL || TARGETS == SOFT_ROWS ? 32 : 64;
+constexpr bool STATIONARY = MATH != EXACT && !STORED && PANEL / STEP<Number> * 4 <= FRAGMENT_REGISTERS;
 constexpr u32 FRAGMENTS = STATIONARY ? PANEL / STEP<Number> : 1;
 static_assert(!STORED || PANEL == 64, "stored columns are read 64 examples at a time");
 
