@@ -249,6 +249,21 @@ fn explicit_weights_of_extreme_scale_are_normalised() {
     }
 }
 
+/// Data are not looked through: a NaN shows in what is computed from it, and only there.
+#[test]
+fn a_nan_among_the_features_shows_in_the_map_of_its_example() {
+    let mut data = Data::new();
+    data.features[(2 * R + 1) * D] = f32::NAN;
+    let features = View::new(&data.features, [B, R, D]).unwrap();
+    for normalise in [Normalise::ReluL1, Normalise::Softmax] {
+        let options = AttentionOptions { query: Query::Gap, normalise };
+        let maps = cpu::attention_forward(&AttentionInput { features, classifier: None }, &options).unwrap();
+        for (i, map) in maps.chunks_exact(R).enumerate() {
+            assert!(map.iter().all(|a| a.is_nan() == (i == 2)), "{normalise:?}, example {i}: {map:?}");
+        }
+    }
+}
+
 #[test]
 fn what_contradicts_itself_is_refused() {
     let data = Data::new();

@@ -31,6 +31,7 @@
 //! draws sum to less than 2⁻⁴⁰ is drawn in log₂ instead and scaled so that its largest draw is 1: the weights do not see the scale.
 //! Then λ_ik = g_ik (1 / Σ g), with the reciprocal rounded first. With attention, scaled at each position by the power of two that brings the
 //! largest a_i into [1, 2): M̂_ik = (a_i g_ik) (1 / Σ a g) and s_k = Σ a g / Σ g. A column whose Σ a g lies below 2⁻¹²⁰ has no mass: M̂ = Λ, s = 0.
+//! A column of explicit weights whose largest lies outside of [2⁻⁶⁰, 2⁶⁰] is first scaled by the power of two that brings that into [1, 2).
 //!
 //! **Pairs.** [`pair`]: λ is the first weight of a two-example Dirichlet column of domain [`Domain::Factor`]; the permutation ranks one word per example.
 

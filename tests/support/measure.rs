@@ -49,7 +49,7 @@ impl Sample<'_> {
                 if error == 0.0 { 0.0 } else { error / unit }
             };
             let engine = relative(self.engine[at]);
-            if !(engine <= errors.engine) {
+            if engine.is_nan() || engine > errors.engine {
                 (errors.engine, errors.at) = (engine, at);
             }
             errors.plain = errors.plain.max(relative(self.plain[at]));
@@ -80,8 +80,7 @@ impl Ledger {
     pub fn enter(&mut self, op: &str, problem: &str, sample: &Sample<'_>) {
         let errors = sample.errors();
         let allowed = TIMES_PLAIN * errors.plain.max(LUCK);
-        // Written so that a NaN is a violation.
-        if !(errors.engine <= allowed) {
+        if errors.engine.is_nan() || errors.engine > allowed {
             let Errors { engine, plain, at } = errors;
             let [x, y] = [sample.engine[at], sample.plain[at]];
             self.violations.push(format!(

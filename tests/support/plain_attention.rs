@@ -1,5 +1,7 @@
 //! The plain implementation of attention and its gradient; see [`plain`](super::plain).
 
+#![allow(clippy::needless_range_loop)] // loops run over indices as the equations do
+
 use super::real::Real;
 use multimix::reference::Sizes;
 use multimix::{AttentionOptions, Normalise, Query};

@@ -106,7 +106,7 @@ fn build<T: Element>(mut rng: ChaCha8Rng, index: u64) -> Problem<T> {
 /// Mostly small and odd; now and then many examples (sums of several runs), many columns (several panels, several items per
 /// position) or many positions.
 fn sizes(rng: &mut ChaCha8Rng, index: u64) -> Sizes {
-    let mut up_to = |most: f64| (rng.random_range(0.0..(most + 0.99).ln()) as f64).exp() as usize;
+    let mut up_to = |most: f64| rng.random_range(0.0..(most + 0.99).ln()).exp() as usize;
     match index % 10 {
         7 => Sizes { b: 60 + up_to(90.0), r: up_to(3.0), d: up_to(9.0), c: up_to(9.0), n: up_to(60.0) },
         8 => Sizes { b: up_to(12.0), r: up_to(3.0), d: up_to(6.0), c: up_to(6.0), n: 250 + up_to(1200.0) },
