@@ -96,20 +96,18 @@ fn a_million_mixtures_take_no_more_memory_than_some_thousand() {
     }
 }
 
-/// What a call may allocate beside its workspace: the bookkeeping of threads, and scratch of single columns.
-const BOOKKEEPING: usize = 64 * 1024;
+const THREADS: usize = 3;
+/// What a call may allocate beside its workspace: the bookkeeping of threads, scratch of single columns, and for each thread what the
+/// product's library packs operands into, which caches bound and not the problem.
+const BOOKKEEPING: usize = (64 + THREADS * 128) * 1024;
 
 /// Runs a call with exactly the workspace it asks for, and with one byte less.
 fn check_workspace(name: &str, wanted: usize, mut call: impl FnMut(&mut [u8]) -> Result<(), Error>) {
     // Not aligned: a workspace may begin anywhere.
     let mut memory = vec![0xa5u8; wanted + 1];
-    // The least of several calls: a thread's first product allocates room for packing once.
-    let peaks = (0..10).map(|_| {
-        let (result, peak) = peak_of(|| call(&mut memory[1..]));
-        result.unwrap();
-        peak
-    });
-    let peak = peaks.min().unwrap_or_default();
+    call(&mut memory[1..]).unwrap();
+    let (result, peak) = peak_of(|| call(&mut memory[1..]));
+    result.unwrap();
     assert!(peak <= BOOKKEEPING, "{name} allocated {peak} bytes beside its workspace of {wanted}");
     assert_eq!(memory[0], 0xa5, "{name} wrote before its workspace");
     let mut short = vec![0u8; wanted - 1];
@@ -124,7 +122,7 @@ const SIZES: [usize; 5] = [40, 6, 24, 10, 700]; // b, r, d, c, n
 #[test]
 fn into_calls_live_on_the_workspace_they_ask_for() {
     let _alone = alone();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build().unwrap();
     pool.install(|| {
         loss_workspace();
         mix_workspace();
