@@ -32,14 +32,17 @@ impl MixtureOutputs {
     }
 }
 
-/// The middle of the logits where they all lie on one side of zero, else nothing. Loss and gradients do not see what all logits of a
-/// position have in common, but rounding does: the columns of M̂ sum to one only nearly. Infinite logits, which mask classes, do not count.
+/// The middle of the logits where they lie between half of it and its double, so that taking it off is exact, else nothing.
+///
+/// Loss and gradients do not see what all logits of a position have in common, but rounding does: the columns of M̂ sum to one only nearly.
+/// Infinite logits, which mask classes, do not count.
 fn common_offset(logits: &[f32]) -> f32 {
     let finite = logits.iter().copied().filter(|s| s.is_finite());
     let (low, high) =
         finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), s| (low.min(s), high.max(s)));
-    let is_off_zero = low <= high && (low > 0.0 || high < 0.0);
-    if is_off_zero { 0.5 * low + 0.5 * high } else { 0.0 }
+    let middle = 0.5 * low + 0.5 * high;
+    let near = |s: f32| s / middle >= 0.5 && s / middle <= 2.0;
+    if near(low) && near(high) { middle } else { 0.0 }
 }
 
 /// CE of the mixture that has all examples alike, or nothing where it is not finite. `mean` is scratch for one value per class.
