@@ -203,7 +203,10 @@ fn repeat<T: Copy, const N: usize>(values: &[T], shape: [usize; N], repeated: [b
 /// Whether a column's mass lies within some powers of two of the threshold 2⁻¹²⁰, on the scale of its draws.
 fn has_borderline_mass<T: Element>(problem: &Problem<T>) -> bool {
     let (Sizes { b, r, n, .. }, Some(attention)) = (problem.sizes, &problem.attention) else { return false };
-    let attention = attention.floats();
+    let mut attention = attention.floats();
+    for map in attention.chunks_exact_mut(r).filter(|map| map.iter().all(|&a| a == 0.0)) {
+        map.fill(1.0 / r as f32);
+    }
     (0..r).any(|j| {
         let largest = (0..b).map(|i| attention[i * r + j]).fold(0f32, f32::max);
         (0..n).any(|k| {
