@@ -17,13 +17,16 @@ const SOURCE: Source =
     Source { file: "loss_forward.cu", kernels: &["loss_forward", "loss_sums", "loss_finish"] };
 /// DRAW of columns that `weights` has stored.
 const STORED: u32 = 6;
-/// How a block reads stored columns.
-const STORED_TILE: Tile = Tile { panel: 64, multi: false, warps: 4 };
-
 /// How a block draws the whole batch, if that leaves room for two warps; else columns are stored first.
 pub(super) fn choose_tile(engine: &Engine, b: usize, math: u32, soft: bool) -> Option<Tile> {
     let tile = Tile::choose(engine, b, |tile| shared_bytes(tile, math, soft));
     (!tile.multi && tile.warps >= 2).then_some(tile)
+}
+
+/// How a block works: as chosen, or on stored columns, 64 examples at a time.
+fn tile(plan: &Plan<'_>) -> Tile {
+    let soft = matches!(plan.call.targets, RawTargets::Soft(_));
+    plan.tile.unwrap_or_else(|| Tile::choose(plan.engine, 64, |tile| shared_bytes(tile, plan.math, soft)))
 }
 
 fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
@@ -32,7 +35,7 @@ fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
 }
 
 fn variant(plan: &Plan<'_>) -> Variant {
-    let (call, tile) = (plan.call, plan.tile.unwrap_or(STORED_TILE));
+    let (call, tile) = (plan.call, tile(plan));
     let draw = if plan.tile.is_some() { draw_kind(call.columns.mixing.generator) } else { STORED };
     let soft = matches!(call.targets, RawTargets::Soft(_));
     Variant::new(SOURCE)
@@ -50,7 +53,7 @@ fn variant(plan: &Plan<'_>) -> Variant {
 /// # Safety
 /// As [`Plan::run`].
 pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range) -> Result<()> {
-    let (call, memory, tile) = (plan.call, &plan.memory, plan.tile.unwrap_or(STORED_TILE));
+    let (call, memory, tile) = (plan.call, &plan.memory, tile(plan));
     let r = call.columns.r;
     let column_tiles = range.columns.div_ceil(16 * tile.warps as usize);
     let launch = Launch::new(OP, variant(plan), "loss_forward", &[r, column_tiles], 32 * tile.warps)?;
