@@ -32,6 +32,11 @@ fn to_tf32(value: f32) -> f32 {
 ///
 /// The measure is the largest error of the array, against the largest value: arrays are checked whole.
 pub fn check(what: &str, given: &[f32], plain: &[f32], exact: &[f64], unit: f64) {
+    check_at(what, given, plain, exact, unit, 0.0);
+}
+
+/// The same for results that are differences of values as large as `terms`: where these cancel, four roundings to f32 of those stay.
+pub fn check_at(what: &str, given: &[f32], plain: &[f32], exact: &[f64], unit: f64, terms: f64) {
     assert_eq!((given.len(), plain.len()), (exact.len(), exact.len()), "{what}: lengths");
     let scale = exact.iter().fold(0f64, |largest, x| largest.max(x.abs()));
     let error = |values: &[f32]| {
@@ -42,7 +47,7 @@ pub fn check(what: &str, given: &[f32], plain: &[f32], exact: &[f64], unit: f64)
             .map(distance)
             .fold(0f64, |worst, x| if x.is_nan() { f64::INFINITY } else { worst.max(x) })
     };
-    let allowed = 2.0 * error(plain) + unit * scale + f64::from(f32::MIN_POSITIVE);
+    let allowed = 2.0 * error(plain) + unit * scale + 4.0 * f32::UNIT * terms + f64::from(f32::MIN_POSITIVE);
     let found = error(given);
     if found <= allowed {
         return;
