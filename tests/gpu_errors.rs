@@ -133,21 +133,6 @@ fn misaligned_memory() {
     }
 }
 
-/// A second context, by the function that every driver exports: the bindings name another one with each CUDA version.
-fn create_context(ordinal: sys::CUdevice) -> sys::CUcontext {
-    type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;
-    let mut context = std::ptr::null_mut();
-    // SAFETY: the driver is open already, and the signature is that of its documentation.
-    unsafe {
-        let open = |name| libloading::Library::new(name);
-        let driver = open("libcuda.so").or_else(|_| open("libcuda.so.1")).expect("the driver is open");
-        let create: libloading::Symbol<'_, Create> =
-            driver.get(b"cuCtxCreate_v2").expect("every driver has it");
-        create(&mut context, 0, ordinal).result().unwrap();
-    }
-    context
-}
-
 /// A context of the same device beside the primary one. By name, since bindings of different CUDA versions call it differently.
 fn second_context(device: &Device) -> Arc<CudaContext> {
     type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;

@@ -16,7 +16,11 @@ const FEWER: [usize; 2] = [1, 601];
 
 fn main() -> ExitCode {
     device::run(|harness: &mut Harness, missing| {
-        harness.test("ten_million_draws_agree_bit_for_bit", missing, passes(ten_million_draws_agree_bit_for_bit));
+        harness.test(
+            "ten_million_draws_agree_bit_for_bit",
+            missing,
+            passes(ten_million_draws_agree_bit_for_bit),
+        );
     })
 }
 

@@ -85,7 +85,11 @@ fn compare(device: &Device, problem: &Problem, name: &str, number: u64) {
     let scales = position_scales(host.attention.as_ref(), r);
     for (index, (given, wanted)) in mass.iter().zip(&expected.mass).enumerate() {
         let wanted = wanted / scales[index / n];
-        assert_eq!(given.to_bits(), wanted.to_bits(), "mass {given:e}, not {wanted:e}, at {index} of {problem:?}");
+        assert_eq!(
+            given.to_bits(),
+            wanted.to_bits(),
+            "mass {given:e}, not {wanted:e}, at {index} of {problem:?}"
+        );
     }
 }
 
