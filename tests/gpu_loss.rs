@@ -198,16 +198,13 @@ impl<T: Rounding + DeviceElement + Default> Case<T> {
 }
 
 /// Losses and dS by plain loops over M̂, with operands of products rounded as the device's are.
-fn plain<T: Rounding>(
+fn plain<T: Rounding + DeviceElement + Default>(
     case: &Case<T>,
     sizes: &Sizes,
     lambda: &[f64],
     attention: Option<&[f64]>,
     tf32: bool,
-) -> (Vec<f32>, Vec<f32>)
-where
-    T: DeviceElement + Default,
-{
+) -> (Vec<f32>, Vec<f32>) {
     let mix = reference::mix_matrix(sizes, lambda, attention).unwrap();
     let shares = reference::shares(sizes, &mix.mass, case.options.reduction);
     let shares =

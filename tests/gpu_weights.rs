@@ -63,7 +63,6 @@ fn compare(device: &Device, problem: &Problem, name: &str, number: u64) {
     let queue = device.engine.on(&device.stream).unwrap();
     let scratch = &mut DeviceViewMut::new(&mut workspace, [bytes.max(1)]).unwrap();
     queue.weights_into(&problem.mixing, &input, &mut output, scratch).unwrap();
-    drop(output);
 
     let (columns, mass) = (device.download(&columns), device.download(&mass));
     let place = |index: usize| [index / n / b, index / n % b, index % n];

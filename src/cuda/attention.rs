@@ -351,13 +351,13 @@ impl RawAttention {
         let size = element_bytes(self.dtype);
         let on_boundary = |pointer: u64, outer: &[i64], channel: i64| {
             channel == 1
-                && pointer % 16 == 0
+                && pointer.is_multiple_of(16)
                 && outer.iter().all(|stride| stride.wrapping_mul(size as i64) % 16 == 0)
         };
         let cube =
             |view: &RawView<3>| on_boundary(view.pointer, &[view.stride(0), view.stride(1)], view.stride(2));
         let rows = |view: &RawView<2>| on_boundary(view.pointer, &[view.stride(0)], view.stride(1));
-        let packed = self.features.layout.shape[2] * size % 16 == 0
+        let packed = (self.features.layout.shape[2] * size).is_multiple_of(16)
             && cube(&self.features)
             && self.d_features.as_ref().is_none_or(cube)
             && self.rows.as_ref().is_none_or(rows)

@@ -270,7 +270,7 @@ impl Footprint {
         written: bool,
     ) -> Result<()> {
         let op = self.op;
-        if view.pointer == 0 || view.pointer % size as u64 != 0 {
+        if view.pointer == 0 || !view.pointer.is_multiple_of(size as u64) {
             let rule = "a device address that is a multiple of the element's size";
             return Err(Error::Value { op, name: name.into(), given: format!("{:#x}", view.pointer), rule });
         }

@@ -68,7 +68,6 @@ impl Queue<'_> {
         };
         let bytes = workspace.len();
         self.weights_into(mixing, input, &mut output, &mut DeviceViewMut::new(&mut workspace, [bytes])?)?;
-        drop(output);
         Ok((columns, mass))
     }
 
@@ -306,7 +305,7 @@ fn variant(tile: &Tile, generator: Generator, dtype: Dtype) -> Variant {
 fn is_aligned(out: &RawView<3>, dtype: Dtype) -> bool {
     let boundary = 16 / element_bytes(dtype) as i64;
     let rows = [out.stride(0), out.stride(1)].iter().all(|stride| stride % boundary == 0);
-    rows && out.stride(2) == 1 && out.pointer % 16 == 0
+    rows && out.stride(2) == 1 && out.pointer.is_multiple_of(16)
 }
 
 fn shared_bytes(tile: &Tile) -> u32 {

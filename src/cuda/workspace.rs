@@ -73,7 +73,7 @@ impl RawWorkspace {
         if wanted == 0 {
             return Ok(());
         }
-        if self.pointer == 0 || self.pointer % ALIGNMENT != 0 {
+        if self.pointer == 0 || !self.pointer.is_multiple_of(ALIGNMENT) {
             let given = format!("{:#x}", self.pointer);
             let rule = "a device address that is a multiple of 256, as allocators give it";
             return Err(Error::Value { op, name: "the workspace's address".into(), given, rule });

@@ -204,8 +204,8 @@ mod tests {
         let c = |clamp: u32, width: u32| (32 - width) << 8 | clamp;
         assert_eq!(source_lane(Shuffle::Down, 30, 1, c(31, 32)), (31, true));
         assert_eq!(source_lane(Shuffle::Down, 31, 1, c(31, 32)), (32, false));
-        assert_eq!(source_lane(Shuffle::Up, 0, 1, c(0, 32)).1, false);
-        assert_eq!(source_lane(Shuffle::Up, 8, 1, c(0, 8)).1, false, "segments of 8 lanes");
+        assert!(!source_lane(Shuffle::Up, 0, 1, c(0, 32)).1);
+        assert!(!source_lane(Shuffle::Up, 8, 1, c(0, 8)).1, "segments of 8 lanes");
         assert_eq!(source_lane(Shuffle::Up, 9, 1, c(0, 8)), (8, true));
         assert_eq!(source_lane(Shuffle::Butterfly, 5, 16, c(31, 32)), (21, true));
         assert_eq!(source_lane(Shuffle::Index, 20, 3, c(31, 16)), (19, true));
