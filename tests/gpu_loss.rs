@@ -290,7 +290,9 @@ fn compare<T: Rounding + DeviceElement + Default>(
         let position = |j: usize| (0..sizes.n).map(|k| weigh(sizes.mixture(j, k))).sum::<f64>();
         (0..sizes.r).map(position).fold(0.0, f64::max) * upstream * terms
     };
-    let logit_terms = over_columns(&|at| exact.shares[at]);
+    // With one class all of dS cancels, and what is left is one rounding of the operands of products.
+    let cancelled = if sizes.c == 1 { (T::UNIT / (24.0 * f32::UNIT)).max(1.0) } else { 1.0 };
+    let logit_terms = cancelled * over_columns(&|at| exact.shares[at]);
     let attention_terms = over_columns(&|at| match exact.mix.mass[at] > 0.0 {
         true => exact.shares[at] / exact.mix.mass[at],
         false => 0.0,
