@@ -174,3 +174,35 @@ fn clocks_advance_with_the_instructions() {
     ok(gpu.run_text(body, 1, &[Ptr(out)]));
     assert_eq!(gpu.download::<u32>(out, 1), [3]);
 }
+
+/// A warp diverges and meets again in every round of a loop that outlasts the slices in which warps are run. Wherever a slice
+/// ends, also with the later half's arrival, they meet.
+#[test]
+fn halves_of_a_warp_meet_across_slices() {
+    let gpu = Gpu::new();
+    for before in 0..16 {
+        let text = MEETS.replace("SHIFT", &"add.u32 lane, lane, 0;\n".repeat(before));
+        ok(gpu.run(&gpu.load(&text), "meets", [1; 3], [32, 1, 1], &[I32(20_000)]));
+    }
+}
+
+const MEETS: &str = "
+    .version 7.0
+    .target sm_80
+    .address_size 64
+    .visible .entry meets(.param .u32 rounds) {
+        .reg .pred p, q;
+        .reg .b32 lane, rest;
+        mov.u32 lane, %laneid;
+        ld.param.u32 rest, [rounds];
+        setp.lt.u32 p, lane, 7;
+        SHIFT
+    round:
+        bar.warp.sync -1;
+        sub.u32 rest, rest, 1;
+        setp.eq.u32 q, rest, 0;
+        @q ret;
+        @p bra round;
+        add.u32 lane, lane, 1;
+        bra round;
+    }";

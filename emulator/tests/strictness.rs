@@ -243,6 +243,11 @@ fn collectives_with_wrong_lanes() {
     let missing = missing.replace("trap;", "bar.sync 0;");
     let f = fault(&gpu, &missing, 32, p);
     assert_eq!((f.kind, f.code()), (FaultKind::Collective, 719), "{f}");
+    // Threads may wait for each other at different bar.warp.syncs, though not with different masks.
+    let apart = "setp.lt.u32 %p1, %r1, 16;\n@%p1 bra SKIP;\nbar.warp.sync -1;\nbra END;\nSKIP:\nbar.warp.sync -1;\nEND:";
+    assert!(gpu.run_text(&text(apart), 32, &[Ptr(p)]).is_ok());
+    let f = fault(&gpu, &apart.replacen("-1", "0x7fffffff", 1), 32, p);
+    assert_eq!((f.kind, f.code()), (FaultKind::Collective, 719), "{f}");
     // A source lane outside the mask, or that does not exist.
     let outside =
         "setp.ge.u32 %p1, %r1, 16;\n@%p1 bra END;\nshfl.sync.idx.b32 %r2, %r1, 20, 31, 0xffff;\nEND:";

@@ -4,10 +4,10 @@ use super::barrier::pred_bits;
 use super::block::BlockState;
 use super::finding::{Finding, Step, lanes_of};
 use super::lanes::{LANES, Rows};
-use super::warp::{Warp, read_row, write_row};
+use super::warp::{Group, GroupState, Warp, read_row, write_row};
 use crate::arith::single::{self, MinMaxMode};
 use crate::fault::FaultKind;
-use crate::program::code::{Collective, Redux, Shfl, Shuffle, Vote};
+use crate::program::code::{Collective, Op, Redux, Shfl, Shuffle, Vote};
 
 impl BlockState<'_> {
     /// Executes a collective; `false` if it must wait for lanes of a membermask.
@@ -21,7 +21,7 @@ impl BlockState<'_> {
         let checks = self.launch.spec.settings.checks.collectives;
         let members = read_row(rows, collective.members());
         let named = lanes_of(active).fold(0, |all, lane| all | members[lane]) & warp.live;
-        if checks && named & !active != 0 {
+        if named & !active != 0 {
             return Ok(false);
         }
         if checks {
@@ -43,6 +43,45 @@ impl BlockState<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Lets lanes go on that wait for each other at different `bar.warp.sync`s, as the ISA has it: "until all threads
+    /// corresponding to membermask have executed a bar.warp.sync with the same membermask". Whether there were any.
+    pub(crate) fn meet_apart(&mut self, warp: &mut Warp) -> bool {
+        let waiting: Vec<(usize, u32)> = (0..warp.groups.len())
+            .filter_map(|index| Some((index, self.waits_at_sync(warp, index)?)))
+            .collect();
+        let are_all_here = |named: u32| {
+            let here = waiting.iter().filter(|&&(_, other)| other == named);
+            named & warp.live == here.fold(0, |lanes, &(index, _)| lanes | warp.groups[index].mask)
+        };
+        let Some(named) = waiting.iter().map(|&(_, named)| named).find(|&named| are_all_here(named)) else {
+            return false;
+        };
+        self.clocks.advance(warp.index);
+        for (index, _) in waiting.into_iter().filter(|&(_, other)| other == named) {
+            let group = &mut warp.groups[index];
+            let counts = &mut self.counts.executed[group.pc as usize];
+            counts.0 += 1;
+            counts.1 += u64::from(group.mask.count_ones());
+            group.pc += 1;
+            group.state = GroupState::Ready;
+        }
+        true
+    }
+
+    /// The membermask of the `bar.warp.sync` that a group waits at, where all its threads name the same.
+    fn waits_at_sync(&self, warp: &mut Warp, index: usize) -> Option<u32> {
+        let Group { pc, mask, frame, state, .. } = warp.groups[index];
+        let inst = &self.launch.code.instructions[pc as usize];
+        let Op::Collective(collective) = &inst.op else { return None };
+        let Collective::Sync { members } = **collective else { return None };
+        if state != GroupState::Collective || inst.guard.is_some() {
+            return None;
+        }
+        let members = read_row(warp.rows(frame, self.launch.noise), members);
+        let named = members[mask.trailing_zeros() as usize & 31];
+        lanes_of(mask).all(|lane| members[lane] == named).then_some(named)
     }
 
     fn check_members(&self, warp: &Warp, members: &[u32; LANES], active: u32) -> Step<()> {

@@ -27,9 +27,14 @@ impl BlockState<'_> {
     pub(crate) fn run_warp(&mut self, warp: &mut Warp) -> Step<()> {
         while self.budget > 0 {
             merge(warp);
-            let Some(chosen) = self.choose(warp) else { return Ok(()) };
-            self.run_group(warp, chosen)?;
+            match self.choose(warp) {
+                Some(chosen) => self.run_group(warp, chosen)?,
+                None if self.meet_apart(warp) => {}
+                None => return Ok(()),
+            }
         }
+        // Groups that met with the last instruction of the slice no longer wait for each other.
+        merge(warp);
         Ok(())
     }
 
@@ -268,7 +273,12 @@ impl BlockState<'_> {
         if self.collective(warp, rows, collective, active)? {
             return Ok(Next::Step);
         }
-        warp.groups[chosen].state = GroupState::Collective;
+        // It counts once, when the lanes act together.
+        let group = &mut warp.groups[chosen];
+        let counts = &mut self.counts.executed[group.pc as usize];
+        counts.0 -= 1;
+        counts.1 -= u64::from(active.count_ones());
+        group.state = GroupState::Collective;
         Ok(Next::Choose)
     }
 
