@@ -1,13 +1,13 @@
-//! One training step of Dense MultiMix on a GPU: draw, loss and gradient, checked against the f64 reference.
+//! One training step of Dense MultiMix on a GPU: draws, loss and gradient, checked against the f64 reference.
 //!
 //!     cargo run --release --example cuda_step            # on this machine's GPU
 //!     cargo xtask run cargo run --example cuda_step      # on the virtual GPU
 
-use multimix::cpu::{LossInput, Targets, WeightsInput};
-use multimix::reference::{self, LossInputs, Sizes};
-use multimix::{Alpha, Device, LossOptions, Mixing, View};
+use multimix::cuda::{self, DeviceTargets, DeviceView, Engine, LossInput, WeightsInput};
+use multimix::reference::{self, LossInputs, Sizes, Targets};
+use multimix::{Alpha, LossOptions, Mixing};
 
-fn main() -> Result<(), multimix::Error> {
+pub fn main() -> anyhow::Result<()> {
     // 8 images of 4 positions, 5 classes, 64 mixtures at each position.
     let (b, r, c, n) = (8, 4, 5, 64);
     let wave = |scale: f32| move |x: usize| (x as f32 * scale).sin();
@@ -15,35 +15,43 @@ fn main() -> Result<(), multimix::Error> {
     let attention: Vec<f32> = (0..b * r).map(wave(1.3)).map(|x| x.max(0.0)).collect();
     let labels: Vec<u32> = (0..b as u32).map(|i| i % c as u32).collect();
 
-    let device = Device::cuda(0)?;
-    let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(7).step(42);
+    // A framework has the context, the stream and the arrays already; its cudarc is ours (`cuda::cudarc`).
+    let context = cuda::open(0)?;
+    let stream = context.default_stream();
+    let on_device =
+        (stream.clone_htod(&logits)?, stream.clone_htod(&attention)?, stream.clone_htod(&labels)?);
     let input = LossInput {
-        logits: View::new(&logits, [b, r, c])?,
-        targets: Targets::Labels(&labels),
-        attention: Some(View::new(&attention, [b, r])?),
+        logits: DeviceView::new(&on_device.0, [b, r, c])?,
+        targets: DeviceTargets::Labels(DeviceView::new(&on_device.2, [b])?),
+        attention: Some(DeviceView::new(&on_device.1, [b, r])?),
         weights: None,
     };
+
+    let engine = Engine::new(&context)?;
+    let queue = engine.on(&stream)?;
+    let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(7).step(42);
     let options = LossOptions::default();
-    let (loss, gradient) = device.loss_forward_backward(&mixing, &input, &options)?;
-    println!("loss {:.6}", loss.value);
+    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options)?;
+    let drawn = queue.weights::<f32>(&mixing, &WeightsInput { b, r, attention: None, weights: None })?.0;
+    let (loss, gradient) = (stream.clone_dtoh(&loss.value)?[0], stream.clone_dtoh(&gradients.logits)?);
 
     // The same from the equations: the weights that the GPU drew, in f64.
-    let drawn = device.weights(&mixing, &WeightsInput { b, r, attention: None, weights: None })?.matrix;
     let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
-    let (logits, weights, attention) = (wide(&logits), wide(&drawn), wide(&attention));
+    let (logits, attention, weights) = (wide(&logits), wide(&attention), wide(&stream.clone_dtoh(&drawn)?));
     let labels: Vec<usize> = labels.iter().map(|&y| y as usize).collect();
     let inputs = LossInputs {
         logits: &logits,
-        targets: reference::Targets::Labels(&labels),
+        targets: Targets::Labels(&labels),
         weights: &weights,
         attention: Some(&attention),
     };
     let sizes = Sizes { b, r, c, n, ..Sizes::default() };
-    let expected = reference::loss(&sizes, &inputs, options)?;
-    let expected_gradient = reference::loss_backward(&sizes, &inputs, options, 1.0)?.logits;
-    let pairs = gradient.logits.iter().zip(&expected_gradient);
-    let worst = pairs.map(|(given, exact)| (f64::from(*given) - exact).abs()).fold(0.0, f64::max);
-    println!("reference {:.6}, largest error of the gradient {worst:.1e}", expected.value);
-    assert!((f64::from(loss.value) - expected.value).abs() < 1e-5 && worst < 1e-6);
+    let expected = reference::loss(&sizes, &inputs, options)?.value;
+    let exact = reference::loss_backward(&sizes, &inputs, options, 1.0)?.logits;
+    let errors = gradient.iter().zip(&exact).map(|(given, exact)| (f64::from(*given) - exact).abs());
+    let worst = errors.fold(0.0, f64::max);
+    println!("{}: loss {loss:.6}, in f64 {expected:.6}", engine.device().name);
+    println!("largest error of the gradient {worst:.1e}");
+    anyhow::ensure!((f64::from(loss) - expected).abs() < 1e-5 && worst < 1e-6, "they differ");
     Ok(())
 }
