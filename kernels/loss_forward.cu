@@ -161,8 +161,8 @@ __device__ __forceinline__ void multiply(float (&c)[8][4], const u32 (&fragments
     }
 }
 
-// Adds M_ik to the mixed target of label y_i, for the slab's examples whose label lies in the tile: even classes by the lower
-// half of the warp, odd ones by the upper.
+// Adds M_ik, rounded as logits are mixed with it, to the mixed target of label y_i, for the slab's examples whose label lies in
+// the tile: even classes by the lower half of the warp, odd ones by the upper.
 __device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 channel) {
     const u32 column = lane_id() % COLUMNS, parity = lane_id() / COLUMNS;
     float *row = warp.tile + column * OUT_PITCH;
@@ -179,7 +179,7 @@ __device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 chan
         while (__any_sync(ALL_LANES, left != 0)) {
             const u32 next = (__ffs(left) - 1) & 31;
             const u32 y = __shfl_sync(ALL_LANES, label, next);
-            if (left) row[y] += weights[group + next];
+            if (left) row[y] += to_float(from_float<Number>(weights[group + next]));
             left &= left - 1;
         }
     }

@@ -10,6 +10,10 @@
 #include "loss_tile.cuh"
 #include "math.cuh"
 
+// Targets of labels add up to 1, but for the rounding of 16-bit weights. What these add up to makes the residuals of all classes
+// add up to zero.
+constexpr bool ADDS_TARGETS = TARGETS == SOFT_ROWS || is_16_bit<Number>;
+
 // What a column comes to.
 struct ColumnResult {
     float log2_sum, log_sum, loss, total, entropy, mean;
@@ -56,7 +60,7 @@ struct Rows {
             for (u32 q = 0; q < 4; ++q) {
                 const u32 m = lane_row(x, q);
                 fit[m] = __fmaf_rn(y[x][q], s[x][q], fit[m]);
-                if constexpr (TARGETS == SOFT_ROWS) total[m] += y[x][q];
+                if constexpr (ADDS_TARGETS) total[m] += y[x][q];
                 if constexpr (KL) {
                     // Below the smallest normal number y log y is nothing.
                     const float log2_y = log2_of(fmaxf(y[x][q], 1.17549435e-38f));
@@ -91,7 +95,7 @@ struct Rows {
         // The largest term is 1 but for rounding; NaN stays NaN.
         result.log2_sum = all > 0.5f ? scale[m] + log2_of(all) : all;
         result.log_sum = __fmul_rn(result.log2_sum, LN_2);
-        result.total = TARGETS == SOFT_ROWS ? row_sum(total[m]) : 1.0f;
+        result.total = ADDS_TARGETS ? row_sum(total[m]) : 1.0f;
         result.loss = __fmaf_rn(result.total, result.log_sum, -fits);
         result.entropy = KL ? row_sum(entropy[m]) * LN_2 : 0.0f;
         result.mean = GRADIENT == 2 ? __fmaf_rn(result.total, row_sum(expected[m]) / all, result.loss - fits) : 0.0f;

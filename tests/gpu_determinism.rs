@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::process::ExitCode;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::process::{Command, ExitCode};
 
 use common::array::Input;
 use common::device::{self, Device, SCHEDULES, device};
@@ -16,12 +17,28 @@ use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 /// b, r, d, c, n: several blocks in each dimension, and splits.
 const SIZES: [usize; 5] = [70, 3, 130, 67, 200];
 
+/// Set for a child that prints what it gets in place of testing it.
+const PRINT: &str = "MULTIMIX_TEST_PRINTS_BITS";
+
 fn main() -> ExitCode {
+    if std::env::var_os(PRINT).is_some() {
+        println!("{}", summary(&run(device().unwrap())));
+        return ExitCode::SUCCESS;
+    }
     device::run(|harness, missing| {
         harness.test(
             "every_schedule_gives_the_same_bits",
             missing,
             passes(every_schedule_gives_the_same_bits),
+        );
+        let has_settings = || match device() {
+            Ok(device) if device.virtual_gpu.is_none() => Some("a real GPU has the multiprocessors it has"),
+            _ => missing,
+        };
+        harness.test(
+            "small_and_large_devices_give_the_same_bits",
+            has_settings(),
+            passes(small_and_large_devices_give_the_same_bits),
         );
     })
 }
@@ -95,5 +112,27 @@ fn every_schedule_gives_the_same_bits() {
             let differs = wanted.iter().zip(given).position(|(a, b)| a != b);
             assert_eq!(differs, None, "{name} differs at this place under schedule {seed}");
         }
+    }
+}
+
+/// One line for each result: its name and a hash of its bits.
+fn summary(results: &[(&str, Vec<u32>)]) -> String {
+    let hash = |bits: &[u32]| {
+        let mut hasher = DefaultHasher::new();
+        bits.hash(&mut hasher);
+        hasher.finish()
+    };
+    results.iter().map(|(name, bits)| format!("{name}: {:016x}\n", hash(bits))).collect()
+}
+
+/// What the choosers make of a device with few or many multiprocessors changes no bit.
+fn small_and_large_devices_give_the_same_bits() {
+    let here = summary(&run(device().unwrap()));
+    for multiprocessors in ["1", "6", "200"] {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let output = child.env(PRINT, "1").env("VGPU_SMS", multiprocessors).output().unwrap();
+        let there = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(there.contains(&here), "with {multiprocessors} multiprocessors\n{there}\nand here\n{here}");
     }
 }

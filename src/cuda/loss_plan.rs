@@ -7,7 +7,7 @@ use super::loss::{OP, RawLoss};
 use super::matrix::{Matrix, RawTargets, math};
 use super::queue::Precision;
 use super::sampler::{Prepared, element_bytes};
-use super::tile::Tile;
+use super::tile::{Tile, splits};
 use super::view::RawView;
 use super::weights::{Chunk, fill_chunk};
 use super::workspace::Carve;
@@ -82,10 +82,7 @@ impl<'a> Plan<'a> {
         let tile = loss_forward::choose_tile(engine, b, math, soft);
         let stored = gradient > 0 || tile.is_none();
         let chunk = n.min(if stored { STORED_CHUNK } else { DRAWN_CHUNK });
-        let spread = |blocks: usize| {
-            let wanted = (engine.device().multiprocessors as usize).div_ceil(blocks.max(1));
-            wanted.clamp(1, chunk.div_ceil(64).min(MOST_SPLITS))
-        };
+        let spread = |blocks: usize| splits(blocks, chunk.div_ceil(64).min(MOST_SPLITS));
         let rows = |panel: usize| r.saturating_mul(b.div_ceil(panel)).saturating_mul(c.div_ceil(64));
         let mut plan = Self {
             engine,

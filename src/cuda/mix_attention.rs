@@ -8,7 +8,7 @@ use super::matrix::{Matrix, RawTargets};
 use super::mix_backward::RawMixBackward;
 use super::mix_forward::OP;
 use super::sampler::{Prepared, SamplerParams, draw_kind, element_bytes, element_name};
-use super::tile::Tile;
+use super::tile::{Tile, splits};
 use super::variant::{Source, Variant};
 use super::view::RawView;
 use super::workspace::Carve;
@@ -33,8 +33,7 @@ impl AttentionPart {
     /// Takes the workspace of the slices.
     pub fn carve(engine: &Engine, carve: &mut Carve, [b, r, n]: [usize; 3], math: u32) -> Result<Self> {
         let tile = choose_tile(engine, b, math);
-        let wanted = (engine.device().multiprocessors as usize).div_ceil(r);
-        let splits = wanted.clamp(1, n.div_ceil(16 * tile.warps as usize).min(MOST_SPLITS));
+        let splits = splits(r, n.div_ceil(16 * tile.warps as usize).min(MOST_SPLITS));
         let sizes = [splits, tile.warps as usize, r, b];
         Ok(Self { splits, partial: carve.take::<f32>("slices of the gradient of attention", &sizes)? })
     }

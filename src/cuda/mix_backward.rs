@@ -10,6 +10,7 @@ use super::mix_attention::{self, AttentionPart};
 use super::mix_forward::{MixInput, OP};
 use super::queue::{DeviceElement, Precision, Queue};
 use super::sampler::{Prepared, RawColumns, element_bytes, element_name};
+use super::tile::splits;
 use super::variant::{Source, Variant};
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
 use super::weights::{Chunk, fill_chunk};
@@ -391,8 +392,7 @@ impl Plan {
         let part = |carve: &mut Carve, channels: usize, direct: bool| {
             let blocks =
                 r.saturating_mul(b.div_ceil(16 * WARPS as usize)).saturating_mul(channels.div_ceil(64));
-            let wanted = (engine.device().multiprocessors as usize).div_ceil(blocks.max(1));
-            let splits = wanted.clamp(1, chunk.div_ceil(64).min(MOST_SPLITS));
+            let splits = splits(blocks, chunk.div_ceil(64).min(MOST_SPLITS));
             let partial = match direct && splits == 1 && chunk == n {
                 true => 0,
                 false => carve.take::<f32>("slices of a gradient", &[splits, r, b, channels])?,

@@ -76,16 +76,20 @@ fn open() -> Result<Device, String> {
     Ok(Device { engine, stream, virtual_gpu })
 }
 
-/// Whether a driver that the loader finds has a device. It is closed again, so that the virtual one can take its place.
+/// Whether a driver that the loader finds is a real one and has a device. It is closed again, so that the virtual one can take its
+/// place.
 fn real_device() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| ["libcuda.so.1", "libcuda.so"].iter().any(|name| counts_devices(name)))
 }
 
 fn counts_devices(library: &str) -> bool {
-    // SAFETY: the two functions have these types in every release of the driver, and no preconditions.
+    // SAFETY: of the first name only the address is used; the two functions have these types in every release of the driver, and no preconditions.
     unsafe {
         let Ok(driver) = libloading::Library::new(library) else { return false };
+        if driver.get::<unsafe extern "C" fn()>(b"vgpu_version\0").is_ok() {
+            return false;
+        }
         let Ok(init) = driver.get::<unsafe extern "C" fn(c_uint) -> c_int>(b"cuInit\0") else { return false };
         let Ok(count) = driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0") else {
             return false;

@@ -7,10 +7,10 @@ use std::process::{Command, ExitCode};
 
 use crate::error::Error;
 
-/// Which CUDA driver a command gets.
+/// Which CUDA driver a command finds.
 pub enum Device {
-    /// The machine's own.
-    Real,
+    /// The machine's own, if it has one. Tests load the virtual GPU by themselves where it has none.
+    Own,
     /// The virtual GPU installed in this folder.
     Virtual(PathBuf),
 }

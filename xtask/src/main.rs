@@ -5,7 +5,7 @@
 //! | `nvrtc`   | brings the pinned NVRTC releases from PyPI into `target/nvrtc/<version>/`            |
 //! | `toolkit` | brings CUDA headers, ptxas, nvdisasm and cuobjdump into `target/cuda/` (optional)    |
 //! | `vgpu`    | builds the virtual GPU and installs it as `target/vgpu/libcuda.so`                   |
-//! | `test`    | all of it that tests need, then `cargo test --workspace` on the virtual GPU          |
+//! | `test`    | all of it that tests need, then `cargo test --workspace`                             |
 //! | `run`     | runs any command with NVRTC and the virtual GPU on its library path                  |
 
 mod environment;
@@ -35,17 +35,26 @@ enum Task {
     Toolkit,
     /// Build the virtual GPU and install it as target/vgpu/libcuda.so
     Vgpu,
-    /// Run `cargo test --workspace` on the virtual GPU; further arguments go to cargo test
-    Test(Command),
+    /// Run `cargo test --workspace` on this machine's GPU, else on the virtual one; further arguments go to cargo test
+    Test {
+        /// Use the virtual GPU also where there is a real one
+        #[arg(long)]
+        virtual_gpu: bool,
+        #[command(flatten)]
+        command: Command,
+    },
     /// Run a command with NVRTC and the virtual GPU on its library path
-    Run(Command),
+    Run {
+        /// Use this machine's CUDA driver in place of the virtual GPU
+        #[arg(long)]
+        real_gpu: bool,
+        #[command(flatten)]
+        command: Command,
+    },
 }
 
 #[derive(Args)]
 struct Command {
-    /// Use this machine's CUDA driver in place of the virtual GPU
-    #[arg(long)]
-    real_gpu: bool,
     /// NVRTC release to compile kernels with
     #[arg(long, default_value = pins::DEFAULT_NVRTC)]
     nvrtc: String,
@@ -69,7 +78,7 @@ fn perform(task: Task) -> Result<ExitCode, Error> {
         Task::Nvrtc => fetch::nvrtc().map(|()| ExitCode::SUCCESS),
         Task::Toolkit => fetch::toolkit().map(|()| ExitCode::SUCCESS),
         Task::Vgpu => vgpu::install().map(|_| ExitCode::SUCCESS),
-        Task::Test(command) => {
+        Task::Test { virtual_gpu, command } => {
             fetch::toolkit()?; // for kernels of others, which include CUDA's headers
             let mut cargo = environment::cargo();
             cargo.arg("test");
@@ -77,13 +86,13 @@ fn perform(task: Task) -> Result<ExitCode, Error> {
                 cargo.arg("--workspace");
             }
             cargo.args(&command.args);
-            prepare(&command)?.run(cargo)
+            prepare(&command, virtual_gpu)?.run(cargo)
         }
-        Task::Run(command) => {
+        Task::Run { real_gpu, command } => {
             let (program, arguments) = command.args.split_first().ok_or(Error::NothingToRun)?;
             let mut child = std::process::Command::new(program);
             child.args(arguments);
-            prepare(&command)?.run(child)
+            prepare(&command, !real_gpu)?.run(child)
         }
     }
 }
@@ -95,8 +104,8 @@ fn names_a_package(arguments: &[String]) -> bool {
 }
 
 /// Fetches and builds what `command` asks for and gives the environment to run it in.
-fn prepare(command: &Command) -> Result<Environment, Error> {
+fn prepare(command: &Command, virtual_gpu: bool) -> Result<Environment, Error> {
     let nvrtc = fetch::nvrtc_library_dir(&command.nvrtc)?;
-    let device = if command.real_gpu { Device::Real } else { Device::Virtual(vgpu::install()?) };
+    let device = if virtual_gpu { Device::Virtual(vgpu::install()?) } else { Device::Own };
     Ok(Environment { nvrtc, device })
 }
