@@ -3,7 +3,7 @@
 //!
 //! - [`Mixing`] says how columns are drawn, [`LossOptions`] how the loss is reduced, [`AttentionOptions`] how attention is made.
 //! - [`cpu`] is the engine for machines without a GPU; `cuda` the hand-written kernels; `candle` autograd over them.
-//! - [`reference`](crate::reference) is the method in f64, one function per equation: the judge of both.
+//! - [`mod@reference`] is the method in f64, one function per equation: the judge of both.
 //! - [`sampler`] is the contract of the random numbers, which all engines keep bit for bit.
 //!
 //! Names, shapes and equation numbers are those of the README and of the paper's poster: b examples, r positions, d channels, c classes,

@@ -52,7 +52,7 @@ pub const EXPONENT_OFFSET: f32 = 8_388_736.0;
 pub const ROUND: f32 = 12_582_912.0;
 /// [`exp2`] is zero below this exponent.
 pub const EXP2_MIN: f32 = -125.0;
-/// 1 − 2⁻²⁴: centres [`unit`].
+/// 1 − 2⁻²⁴: centres [`unit()`].
 pub const UNIT_OFFSET: f32 = f32::from_bits(0x3f7f_ffff);
 
 /// A uniform number in (0, 1): ((w >> 9) + ½) 2⁻²³, exact.

@@ -1,8 +1,9 @@
 //! The device to test on: the machine's own GPU, else the virtual one, once for each generation it can be.
 
 use std::ffi::{c_int, c_uint};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
 use multimix::cuda::{self, Engine, cudarc};
@@ -42,13 +43,22 @@ pub fn run(list: fn(&mut Harness, Option<&str>)) -> ExitCode {
     harness.one_at_a_time().run()
 }
 
+/// All capabilities at once: most of a test's time goes into compilation, by one thread each.
 fn each_capability() -> ExitCode {
-    let mut all = ExitCode::SUCCESS;
-    for capability in CAPABILITIES {
-        println!("\nvirtual GPU of compute capability {capability}");
+    let start = |capability| {
         let mut child = Command::new(std::env::current_exe().expect("a test has a file"));
-        let status = child.args(std::env::args_os().skip(1)).env("VGPU_CC", capability).status();
-        if !status.is_ok_and(|status| status.success()) {
+        child.args(std::env::args_os().skip(1)).env("VGPU_CC", capability);
+        child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a test can start itself")
+    };
+    let children = CAPABILITIES.map(|capability| (capability, start(capability)));
+    let children = children.map(|(name, child)| (name, thread::spawn(|| child.wait_with_output())));
+    let mut all = ExitCode::SUCCESS;
+    for (capability, output) in children {
+        let output = output.join().expect("waiting does not panic").expect("a child's output can be read");
+        println!("\nvirtual GPU of compute capability {capability}");
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
             all = ExitCode::FAILURE;
         }
     }

@@ -29,7 +29,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Fetch the pinned NVRTC releases from PyPI (checked by hash) into target/nvrtc/<version>/
+    /// Fetch the pinned NVRTC releases from PyPI (checked by hash) into target/nvrtc
     Nvrtc,
     /// Fetch CUDA headers, ptxas, nvdisasm and cuobjdump (checked by hash) into target/cuda/
     Toolkit,
