@@ -34,6 +34,8 @@ pub enum FaultKind {
     OutOfResources,
     /// The stack (local memory of calls) overflowed.
     StackOverflow,
+    /// The virtual GPU itself failed.
+    Internal,
 }
 
 impl FaultKind {
@@ -47,6 +49,7 @@ impl FaultKind {
             FaultKind::InvalidPc => 718,
             FaultKind::OutOfResources => 701,
             FaultKind::Timeout => 702,
+            FaultKind::Internal => 999,
             FaultKind::Trap
             | FaultKind::Uninitialised
             | FaultKind::Race
@@ -73,6 +76,7 @@ impl FaultKind {
             FaultKind::OutOfResources => "too many resources requested",
             FaultKind::Timeout => "instruction limit reached",
             FaultKind::StackOverflow => "stack overflow",
+            FaultKind::Internal => "internal error",
         }
     }
 }

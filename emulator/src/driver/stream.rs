@@ -74,10 +74,20 @@ pub struct Stream {
 
 registered!(Stream);
 
+/// Work in a queue. However it ends, its ticket is done then, and `work` is let go before.
 struct Task {
     after: Vec<Arc<Ticket>>,
     work: Work,
-    ticket: Arc<Ticket>,
+    _ticket: Completion,
+}
+
+/// Finishes its ticket when it is dropped.
+struct Completion(Arc<Ticket>);
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
 
 /// `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`.
@@ -186,7 +196,7 @@ impl Stream {
             Some(sender) => sender,
             None => queue.insert(start_worker(context)?),
         };
-        let task = Task { after, work, ticket: ticket.clone() };
+        let task = Task { after, work, _ticket: Completion(ticket.clone()) };
         // The worker ends only when this sender is dropped.
         sender.send(task).map_err(|_| Status::UNKNOWN)?;
         *lock(&self.last) = ticket.clone();
@@ -222,15 +232,13 @@ fn start_worker(context: &Arc<Context>) -> Result<Sender<Task>> {
     // The context must live as long as work in it; a weak reference held between two tasks lets it go when idle.
     let context = Arc::downgrade(context);
     let work = move || {
-        for Task { after, work, ticket } in queue {
-            after.iter().for_each(|ticket| ticket.wait());
+        // What the work holds (a module, a graph's memory) is let go by the time that it counts as done.
+        for task in queue {
+            task.after.iter().for_each(|ticket| ticket.wait());
             std::thread::sleep(config::delay());
             if let Some(context) = context.upgrade() {
-                work.perform(&context);
+                task.work.perform(&context);
             }
-            // What the work holds (a module, a graph's memory) must be let go by the time that it counts as done.
-            drop(work);
-            ticket.finish();
         }
     };
     let started = std::thread::Builder::new().name("vgpu-stream".into()).spawn(work);

@@ -206,3 +206,54 @@ impl Fill {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::device::{device, initialise};
+    use super::super::launch::{Arguments, Shape};
+    use super::super::module::{Function, Module};
+    use super::super::stream::Stream;
+    use super::*;
+    use crate::driver::abi::In;
+    use crate::driver::handle::{Handle, Registered};
+    use crate::program::code::Op;
+    use crate::program::{self, Kernel};
+
+    const NOTHING: &str = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {\n.reg .b32 %r<2>;\nmov.u32 %r1, 1;\nret;\n}";
+
+    /// The kernel, with an instruction that panics in the place of its first.
+    fn sabotaged(memory: &Arc<GlobalMemory>) -> Arc<Kernel> {
+        let mut kernel = program::Module::load(NOTHING, memory).unwrap().kernel("k").unwrap();
+        let code = Arc::get_mut(&mut kernel).expect("its module is gone").code.as_mut().unwrap();
+        let Op::Lanes { run, .. } = &mut code.instructions[0].op else {
+            panic!("not an instruction of lanes")
+        };
+        *run = Box::new(|_, _, _| panic!("sabotage"));
+        kernel
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_a_sticky_error() {
+        initialise().unwrap();
+        let context = Context::new(device().unwrap(), 0, false);
+        let module = Module::load(&context, NOTHING).map_err(|refusal| refusal.log).unwrap();
+        let handle = Handle::<Module>::new(module).get().unwrap().function("k").unwrap();
+        let mut function = Function::registry().remove(handle).unwrap();
+        Arc::get_mut(&mut function).expect("it has no handle any more").kernel =
+            sabotaged(&context.device.memory);
+        let arguments =
+            Arguments { pointers: In::from_raw(std::ptr::null()), extra: In::from_raw(std::ptr::null()) };
+        let shape = Shape { grid: [500, 1, 1], block: [32, 1, 1], dynamic_shared: 0, cooperative: false };
+        let mut launch = Launch::new(&context.device, function, shape, &arguments).unwrap();
+        launch.settings.threads = 4;
+
+        let stream = Stream::create(&context, true, 0);
+        let stream = Handle::<Stream>::new(stream).get().unwrap();
+        let outcome = stream.submit_and_wait(&context, Work::Launch(Arc::new(launch)));
+        assert_eq!(outcome, Err(Status::UNKNOWN));
+        assert_eq!(context.synchronise(), Err(Status::UNKNOWN), "the error stays");
+        let report = counters::last_fault().unwrap();
+        assert!(report.contains("sabotage") && report.contains("kernel k"), "{report}");
+        context.destroy();
+    }
+}
