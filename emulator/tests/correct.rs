@@ -13,11 +13,12 @@ fn ok(result: Result<Counters, Fault>) -> Counters {
     result.unwrap_or_else(|fault| panic!("{fault}"))
 }
 
+/// Several orders of blocks and warps, with the checks and without: results must not depend on either.
 fn schedules() -> impl Iterator<Item = Gpu> {
-    (0..6).map(|seed| {
-        let mut gpu = Gpu::new();
-        gpu.settings.seed = seed;
-        gpu.settings.threads = 1 + seed as usize % 3;
+    (0..10).map(|index| {
+        let mut gpu = if index < 6 { Gpu::new() } else { Gpu::without_checks() };
+        gpu.settings.seed = index % 6;
+        gpu.settings.threads = 1 + index as usize % 3;
         gpu
     })
 }
@@ -206,3 +207,31 @@ const MEETS: &str = "
         add.u32 lane, lane, 1;
         bra round;
     }";
+
+/// Threads that come late to a matrix instruction, or to a barrier of their warp, are waited for.
+#[test]
+fn latecomers_are_waited_for() {
+    let text = |body: &str| {
+        format!(
+            ".visible .entry k(.param .u64 out)\n{{\n.reg .b64 %out, %at; .reg .b32 %l, %t, %i, %d; .reg .pred %p;\n\
+             ld.param.u64 %out, [out]; mov.u32 %l, %laneid; mov.u32 %t, %tid.x; mov.u32 %i, 0;\n\
+             setp.lt.u32 %p, %l, 8; @!%p bra join;\n\
+             late: add.u32 %i, %i, 1; setp.lt.u32 %p, %i, 20000; @%p bra late;\n\
+             join: {body}\n\
+             mul.wide.u32 %at, %t, 4; add.u64 %out, %out, %at; st.global.u32 [%out], %d;\nret;\n}}\n"
+        )
+    };
+    // Lane n holds row n / 4 of a matrix, columns 2 * (n % 4) and the next: its number and 0.
+    let transposed = |n: u32| {
+        let (i, j) = (n / 4, 2 * (n % 4));
+        if i % 2 == 0 { (4 * j + i / 2) | (4 * (j + 1) + i / 2) << 16 } else { 0 }
+    };
+    for gpu in schedules() {
+        let out = gpu.fresh(96 * 4);
+        ok(gpu.run_text(&text("movmatrix.sync.aligned.m8n8.trans.b16 %d, %l;"), 32, &[Ptr(out)]));
+        assert_eq!(gpu.download::<u32>(out, 32), (0..32).map(transposed).collect::<Vec<_>>());
+        // The last warp is not full and counts as if it were.
+        ok(gpu.run_text(&text("setp.eq.u32 %p, %l, 3; bar.red.popc.u32 %d, 1, 96, %p;"), 75, &[Ptr(out)]));
+        assert_eq!(gpu.download::<u32>(out, 75), [3; 75]);
+    }
+}

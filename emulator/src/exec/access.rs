@@ -143,6 +143,8 @@ impl BlockState<'_> {
         if access.strong {
             self.acquired = self.launch.order.acquire();
         }
+        let launch = self.launch;
+        let _whole = access.is_wide_atomic().then(|| launch.lock_wide());
         self.global_parts(warp, addresses, active, bytes, |part| {
             self.check_global_load(warp, &part, addresses, bytes, access.strong)?;
             for (element, values) in values[..access.values.len()].iter_mut().enumerate() {
@@ -167,6 +169,8 @@ impl BlockState<'_> {
         check_alignment(warp, addresses, active, bytes)?;
         global::count(&mut self.counts.global_stores, addresses, active, bytes);
         let count = access.values.len();
+        let launch = self.launch;
+        let _whole = access.is_wide_atomic().then(|| launch.lock_wide());
         self.global_parts(warp, addresses, active, bytes, |Part { arena, lanes }| {
             let accessor = self.accessor(warp, access.strong);
             for lane in lanes_of(lanes) {
@@ -342,7 +346,13 @@ impl BlockState<'_> {
         Ok(())
     }
 
-    fn check_local(&self, warp: &Warp, addresses: &[u64; LANES], active: u32, bytes: u32) -> Step<()> {
+    pub(crate) fn check_local(
+        &self,
+        warp: &Warp,
+        addresses: &[u64; LANES],
+        active: u32,
+        bytes: u32,
+    ) -> Step<()> {
         check_alignment(warp.index, addresses, active, bytes)?;
         let end = (warp.local.len() / LANES * 4) as u64;
         for lane in lanes_of(active) {

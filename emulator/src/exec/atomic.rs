@@ -96,15 +96,9 @@ impl BlockState<'_> {
         update: impl Fn(usize, u64) -> u64,
         old: &mut [u64; LANES],
     ) -> Step<()> {
-        let end = (warp.local.len() / LANES * 4) as u64;
+        self.check_local(warp, addresses, active, bytes)?;
         for lane in lanes_of(active) {
             let at = addresses[lane];
-            if at > end || u64::from(bytes) > end - at {
-                let message = format!("atomic at local offset {at:#x}, beyond the {end} bytes of the thread");
-                return Err(
-                    Finding::new(FaultKind::IllegalAddress, message).thread(warp.index * 32 + lane as u32)
-                );
-            }
             old[lane] = local_get(&warp.local, lane, at as usize, bytes);
             local_set(&mut warp.local, lane, at as usize, bytes, update(lane, old[lane]));
         }
@@ -121,19 +115,13 @@ impl BlockState<'_> {
         old: &mut [u64; LANES],
     ) -> Step<()> {
         self.counts.global_atomics += u64::from(active.count_ones());
-        let checks = self.launch.spec.settings.checks;
         // The value that an atomic returns may tell of what others did.
         self.acquired = self.launch.order.acquire();
         self.global_parts(warp, addresses, active, bytes, |part| {
             let accessor = self.accessor(warp, true);
             for lane in lanes_of(part.lanes) {
                 let offset = part.arena.offset(addresses[lane]);
-                if checks.uninitialised && !part.arena.is_written(offset, bytes as usize) {
-                    let message =
-                        format!("atomic of {bytes} bytes at {:#x}, which nobody wrote", addresses[lane]);
-                    let finding = Finding::new(FaultKind::Uninitialised, message).address(addresses[lane]);
-                    return Err(finding.thread(warp * 32 + lane as u32));
-                }
+                self.check_atomic_written(warp, lane as u32, part.arena, addresses[lane], bytes)?;
                 self.note_global_store(&accessor, part.arena, offset, bytes, lane as u32, Kind::Atomic)?;
                 old[lane] = exchange(part.arena, offset, bytes, |value| update(lane, value));
             }
@@ -141,6 +129,22 @@ impl BlockState<'_> {
         })?;
         self.acquired = self.launch.order.acquire();
         Ok(())
+    }
+
+    pub(crate) fn check_atomic_written(
+        &self,
+        warp: u32,
+        lane: u32,
+        arena: &Arena,
+        address: u64,
+        bytes: u32,
+    ) -> Step<()> {
+        let checks = self.launch.spec.settings.checks;
+        if !checks.uninitialised || arena.is_written(arena.offset(address), bytes as usize) {
+            return Ok(());
+        }
+        let message = format!("atomic of {bytes} bytes at {address:#x}, which nobody wrote");
+        Err(Finding::new(FaultKind::Uninitialised, message).address(address).thread(warp * 32 + lane))
     }
 }
 

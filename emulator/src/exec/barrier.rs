@@ -3,7 +3,7 @@
 use super::block::BlockState;
 use super::finding::{Finding, Step, lanes_of};
 use super::lanes::Rows;
-use super::warp::{GroupState, Warp, read_row, write_row};
+use super::warp::{Group, GroupState, Warp, read_row, write_row};
 use crate::fault::FaultKind;
 use crate::program::code::{Barrier, Op, PredSource, Reduction};
 
@@ -136,9 +136,13 @@ impl BlockState<'_> {
             return fail(format!("barrier {id} is used with different thread counts at once"));
         }
         slot.expected = expected;
+        slot.arrived += active.count_ones();
         // A warp that is not full counts as full where threads are counted by number.
-        let whole = active == warp.live;
-        slot.arrived += if expected.is_some() && whole { 32 } else { active.count_ones() };
+        let here = |group: &&Group| group.state == GroupState::Barrier(id as u8);
+        let arrived = warp.groups.iter().filter(here).fold(active, |lanes, group| lanes | group.mask);
+        if expected.is_some() && arrived == warp.live {
+            slot.arrived += 32 - warp.live.count_ones();
+        }
         slot.warps |= 1 << warp.index;
         if !barrier.arrive {
             slot.waiting |= 1 << warp.index;

@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::tally::Tally;
 use super::warp::{GroupState, Warp};
 use crate::fault::FaultKind;
+use crate::program::code::Op;
 
 /// Warp instructions that a warp runs before the next one has its turn.
 const SLICE: u64 = 1 << 16;
@@ -130,8 +131,12 @@ impl<'a> Block<'a> {
         let collective = groups().find(|(_, group)| group.state == GroupState::Collective);
         let (kind, (warp, group), message) = match (collective, partial) {
             (Some(found), _) => {
-                let message =
-                    "warp collective that waits for lanes of its membermask which never come".to_string();
+                let message = match self.state.launch.code.instructions[found.1.pc as usize].op {
+                    Op::Collective(_) => {
+                        "warp collective that waits for lanes of its membermask which never come".to_string()
+                    }
+                    _ => format!("matrix instruction executed by {} of 32 lanes", found.1.mask.count_ones()),
+                };
                 (FaultKind::Collective, found, message)
             }
             (_, Some(found)) => {

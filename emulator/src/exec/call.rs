@@ -11,7 +11,7 @@ use crate::fault::FaultKind;
 use crate::program::code::{Builtin, CallSite, Op, Space};
 
 /// Local memory of a thread, frames included, beyond which the stack has overflowed.
-const STACK_LIMIT: usize = 512 << 10;
+pub(crate) const STACK_LIMIT: usize = 512 << 10;
 
 impl BlockState<'_> {
     /// Executes a call. Returns whether threads have gone elsewhere.
@@ -140,8 +140,7 @@ impl BlockState<'_> {
             warp.groups.push(Group { pc: group.pc + 1, mask: mask & !active, ..group });
         }
         warp.groups[chosen] = Group { pc: frame.call + 1, mask: active, frame: frame.parent, ..group };
-        warp.frames[group.frame as usize].lanes &= !active;
-        warp.pop_frames();
+        warp.leave_frame(group.frame, active);
     }
 
     fn builtin(

@@ -11,6 +11,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::memory::Allocation;
 use crate::program::code::Code;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) started: Instant,
     executed: AtomicU64,
     stop: AtomicBool,
+    /// Taken for accesses of 16 bytes as one.
+    wide: Mutex<()>,
 }
 
 /// Blocks that wait to be run, and the outcome.
@@ -105,7 +108,12 @@ impl<'a> Launch<'a> {
             started: Instant::now(),
             executed: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            wide: Mutex::default(),
         }
+    }
+
+    pub(crate) fn lock_wide(&self) -> MutexGuard<'_, ()> {
+        self.wide.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts executed warp instructions against the limit, and notices that another block has ended the launch.
@@ -118,8 +126,20 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// One host thread's share.
+    /// One host thread's share. A panic in it ends the launch as a finding does: the other threads must not wait for
+    /// the block that it leaves behind.
     fn work(&'a self, queue: &Mutex<Queue<'a>>) {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_blocks(queue))) else { return };
+        self.stop.store(true, Relaxed);
+        let said = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let fault =
+            report::at_launch(self.spec, FaultKind::Internal, format!("the virtual GPU failed: {said}"));
+        lock(queue).fault.get_or_insert(fault);
+    }
+
+    /// Runs blocks until there are no more.
+    fn run_blocks(&'a self, queue: &Mutex<Queue<'a>>) {
         while !self.stop.load(Relaxed) {
             let Some(mut block) = self.take(queue) else {
                 let state = lock(queue);

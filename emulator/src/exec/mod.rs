@@ -17,10 +17,12 @@ mod printf;
 mod race;
 mod report;
 mod shared;
+mod stack;
 mod step;
 mod tally;
 mod tiles;
 mod warp;
+mod wide_atomic;
 pub(crate) mod window;
 
 use crate::counters::Counters;

@@ -4,7 +4,7 @@ use super::barrier::pred_bits;
 use super::block::BlockState;
 use super::finding::{Finding, Step, lanes_of};
 use super::lanes::{LANES, Rows};
-use super::warp::{Group, GroupState, Warp, read_row, write_cell, write_row};
+use super::warp::{Group, GroupState, Warp, read_cell, read_row, write_cell, write_row};
 use super::{access, window};
 use crate::fault::FaultKind;
 use crate::program::code::{Collective, Inst, Op, Pc, Space, Special};
@@ -172,6 +172,13 @@ impl BlockState<'_> {
         Ok(Next::Step)
     }
 
+    /// Matrix instructions need the whole warp: whether other threads of it may yet come.
+    fn waits_for_warp(&self, warp: &Warp, op: &Op, active: u32) -> bool {
+        active != u32::MAX
+            && warp.groups.len() > 1
+            && matches!(op, Op::Matrix(_) | Op::Transpose { .. } | Op::Tiles(_) | Op::Fragment(_))
+    }
+
     fn execute_rare(
         &mut self,
         warp: &mut Warp,
@@ -182,6 +189,9 @@ impl BlockState<'_> {
         active: u32,
     ) -> Step<Next> {
         let frame = warp.groups[chosen].frame;
+        if self.waits_for_warp(warp, &inst.op, active) {
+            return Ok(self.wait_for_lanes(warp, chosen, active));
+        }
         match &inst.op {
             Op::Special { which, d } => {
                 let values = self.special(warp, *which);
@@ -192,6 +202,14 @@ impl BlockState<'_> {
                 write_cell(rows, *d, active, &[address; LANES]);
             }
             Op::Atomic(atomic) => self.atomic(warp, frame, rows, atomic, active)?,
+            Op::WideAtomic(atomic) => self.wide_atomic(warp, frame, rows, atomic, active)?,
+            Op::Alloca { size, align, d } => {
+                let sizes = read_cell(rows, *size);
+                let at = self.take_stack(warp, frame, &sizes, *align, active)?;
+                write_cell(rows, *d, active, &[at; LANES]);
+            }
+            Op::StackSave { d } => write_cell(rows, *d, active, &[warp.stack_bytes() as u64; LANES]),
+            Op::StackRestore { a } => self.restore_stack(warp, frame, &read_cell(rows, *a), active),
             Op::BranchTable { index, targets } => {
                 return self.branch_table(warp, chosen, &read_row(rows, *index), targets, mask, active);
             }
@@ -273,13 +291,17 @@ impl BlockState<'_> {
         if self.collective(warp, rows, collective, active)? {
             return Ok(Next::Step);
         }
-        // It counts once, when the lanes act together.
+        Ok(self.wait_for_lanes(warp, chosen, active))
+    }
+
+    /// The group waits before its instruction, which counts once, when the lanes act together.
+    fn wait_for_lanes(&mut self, warp: &mut Warp, chosen: usize, active: u32) -> Next {
         let group = &mut warp.groups[chosen];
         let counts = &mut self.counts.executed[group.pc as usize];
         counts.0 -= 1;
         counts.1 -= u64::from(active.count_ones());
         group.state = GroupState::Collective;
-        Ok(Next::Choose)
+        Next::Choose
     }
 
     fn branch_table(
@@ -324,14 +346,7 @@ impl BlockState<'_> {
         warp.live &= !active;
         self.live -= active.count_ones();
         self.barriers.recheck();
-        let mut frame = warp.groups[chosen].frame;
-        loop {
-            warp.frames[frame as usize].lanes &= !active;
-            if frame == 0 {
-                break;
-            }
-            frame = warp.frames[frame as usize].parent;
-        }
+        warp.frames.iter_mut().for_each(|frame| frame.lanes &= !active);
         if active == mask {
             warp.groups.swap_remove(chosen);
         } else {

@@ -45,6 +45,8 @@ pub(crate) struct Frame {
     pub(crate) local: u32,
     /// Threads that have not returned.
     pub(crate) lanes: u32,
+    /// Holds only memory that the function of `parent` took from the stack.
+    pub(crate) taken: bool,
 }
 
 /// A `cp.async` of one thread that has not landed.
@@ -127,8 +129,42 @@ impl Warp {
         }
         let depth = self.frames.get(parent as usize).map_or(0, |frame| frame.depth + 1);
         let local = local as u32;
-        self.frames.push(Frame { function: number, parent, depth, call, row, pred, local, lanes });
+        self.frames.push(Frame {
+            function: number,
+            parent,
+            depth,
+            call,
+            row,
+            pred,
+            local,
+            lanes,
+            taken: false,
+        });
         self.frames.len() as u32 - 1
+    }
+
+    /// Extends the stack up to `end` for a frame's function, until it returns.
+    pub(crate) fn take_stack(&mut self, frame: u32, end: usize, lanes: u32) {
+        let (row, pred, local) = (self.rows.len(), self.preds.len(), self.stack_bytes() as u32);
+        self.frames.push(Frame {
+            parent: frame,
+            row,
+            pred,
+            local,
+            lanes,
+            taken: true,
+            ..self.frames[frame as usize]
+        });
+        self.local.resize(end.div_ceil(4) * LANES, 0);
+    }
+
+    /// Threads return from a frame.
+    pub(crate) fn leave_frame(&mut self, frame: u32, lanes: u32) {
+        self.frames[frame as usize].lanes &= !lanes;
+        for taken in self.frames.iter_mut().filter(|other| other.taken && other.parent == frame) {
+            taken.lanes &= !lanes;
+        }
+        self.pop_frames();
     }
 
     /// Closes frames at the end of the stack that no thread is in.

@@ -140,6 +140,11 @@ impl Access {
     pub(crate) fn bytes(&self) -> u32 {
         u32::from(self.width) * self.values.len() as u32
     }
+
+    /// Whether 16 bytes are accessed as one.
+    pub(crate) fn is_wide_atomic(&self) -> bool {
+        self.strong && self.width == 8 && self.values.len() == 2
+    }
 }
 
 /// Operation of `atom` and `red`.
@@ -194,6 +199,20 @@ pub(crate) struct Atomic {
     /// New value of `cas`.
     pub(crate) swap: Option<Cell>,
     /// `.acquire`, `.release` or `.acq_rel`.
+    pub(crate) fence: bool,
+}
+
+/// `atom.exch` and `atom.cas` of 128 bits.
+#[derive(Debug)]
+pub(crate) struct WideAtomic {
+    pub(crate) space: Space,
+    pub(crate) base: Base,
+    pub(crate) offset: i64,
+    /// Four rows each; `NO_ROW` where nobody wants the old value.
+    pub(crate) dst: Row,
+    pub(crate) src: Row,
+    /// New value of `cas`.
+    pub(crate) swap: Option<Row>,
     pub(crate) fence: bool,
 }
 
@@ -407,6 +426,19 @@ pub(crate) enum Op {
     Load(Box<Access>),
     Store(Box<Access>),
     Atomic(Box<Atomic>),
+    WideAtomic(Box<WideAtomic>),
+    /// Memory of the thread's stack, until its function returns.
+    Alloca {
+        size: Cell,
+        align: u32,
+        d: Cell,
+    },
+    StackSave {
+        d: Cell,
+    },
+    StackRestore {
+        a: Cell,
+    },
     Branch {
         target: Pc,
     },

@@ -181,6 +181,8 @@ pub enum Operand<'a> {
     Label(LabelId),
     /// `[base + offset]`.
     Address(Base<'a>, i64),
+    /// `[base, coordinates]` of textures, surfaces and tensors, which nothing executes.
+    Texture,
     /// `{a, b, ...}`.
     Vector(Vec<Operand<'a>>),
     /// `(a, b, ...)` of calls.

@@ -347,10 +347,19 @@ impl<'a> BodyParser<'a, '_> {
             _ => self.parser.symbol_offset()?,
         };
         if self.parser.peek() == Token::Punct(',') {
-            return self.parser.error("texture and tensor addresses are not supported");
+            return self.texture();
         }
         self.parser.expect(']')?;
         Ok(Operand::Address(base, offset))
+    }
+
+    /// The rest of `[base, coordinates]`.
+    fn texture(&mut self) -> Result_<Operand<'a>> {
+        while self.parser.accept(',') {
+            self.operand(1)?;
+        }
+        self.parser.expect(']')?;
+        Ok(Operand::Texture)
     }
 
     /// Replaces symbols that name labels, now that all labels are known.

@@ -92,6 +92,34 @@ impl<'m> Decoder<'_, 'm> {
             .or_else(|| self.frame_sizes.get(name).copied())
     }
 
+    /// `alloca`, `stacksave`, `stackrestore`.
+    pub(super) fn stack(&mut self, i: &'m Instruction<'m>) -> Decode<()> {
+        only(i, &[])?;
+        let bits = last_type(i)?.bits();
+        let first = self.operand(i, 0)?;
+        if i.name == "stackrestore" {
+            let a = self.any_source(first, bits)?;
+            self.emit(Op::StackRestore { a }, Class::Move);
+            return Ok(());
+        }
+        let d = Cell { row: self.dest(first, bits)?, bits: if bits == 64 { 64 } else { 32 } };
+        if i.name == "stacksave" {
+            self.emit(Op::StackSave { d }, Class::Move);
+            return Ok(());
+        }
+        let size = self.operand(i, 1)?;
+        let size = self.any_source(size, bits)?;
+        let align = match i.operands.get(2) {
+            None => 8,
+            Some(&Operand::Int(align)) if (1..=1 << 16).contains(&align) && align & (align - 1) == 0 => {
+                align as u32
+            }
+            Some(_) => return Err("the alignment is not a power of two".into()),
+        };
+        self.emit(Op::Alloca { size, align, d }, Class::Move);
+        Ok(())
+    }
+
     pub(super) fn barrier(&mut self, i: &'m Instruction<'m>) -> Decode<()> {
         only(i, &["sync", "arrive", "red", "popc", "and", "or", "cta", "aligned", "warp", "cluster"])?;
         if i.has("cluster") {

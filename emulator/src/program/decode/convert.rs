@@ -37,7 +37,7 @@ impl<'m> Decoder<'_, 'm> {
         Ok(())
     }
 
-    fn wide_row(&self, operand: &Operand<'_>) -> Decode<Row> {
+    pub(super) fn wide_row(&self, operand: &Operand<'_>) -> Decode<Row> {
         match operand {
             Operand::Reg(register) => match self.places[*register as usize] {
                 Place::Row(row, 128) => Ok(row),

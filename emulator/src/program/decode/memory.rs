@@ -1,9 +1,6 @@
-//! Loads, stores, atomics, asynchronous copies, tiles.
+//! Loads, stores, asynchronous copies, tiles.
 
-use super::float::round;
 use super::*;
-use crate::arith::F32Mode;
-use crate::arith::half::Half;
 use crate::program::context::Symbol;
 use crate::ptx::ast::Operand;
 
@@ -34,7 +31,11 @@ fn is_strong(i: &Instruction<'_>) -> bool {
 
 impl<'m> Decoder<'_, 'm> {
     /// Space, base and offset of an access; `.param` of a device function is its frame.
-    fn place(&mut self, i: &'m Instruction<'m>, operand: &'m Operand<'m>) -> Decode<(Space, Base, i64)> {
+    pub(super) fn place(
+        &mut self,
+        i: &'m Instruction<'m>,
+        operand: &'m Operand<'m>,
+    ) -> Decode<(Space, Base, i64)> {
         let named = i.mods.iter().find_map(|m| space_of(m));
         let (base, offset, symbol) = self.address(operand)?;
         let space = match (named, base, symbol) {
@@ -49,7 +50,7 @@ impl<'m> Decoder<'_, 'm> {
         Ok((space, base, offset))
     }
 
-    fn check_mods(&self, i: &Instruction<'_>, more: &[&str]) -> Decode<()> {
+    pub(super) fn check_mods(&self, i: &Instruction<'_>, more: &[&str]) -> Decode<()> {
         for m in &i.mods {
             if Type::parse(m).is_none() && space_of(m).is_none() && !is_hint(m) && !more.contains(m) {
                 return Err(format!("unsupported modifier '.{m}' of '{}'", i.opcode()));
@@ -123,71 +124,6 @@ impl<'m> Decoder<'_, 'm> {
         let class = class_of(access.space);
         self.emit(Op::Store(Box::new(access)), class);
         Ok(())
-    }
-
-    pub(super) fn atomic(&mut self, i: &'m Instruction<'m>) -> Decode<()> {
-        let op = i.mods.iter().find_map(|m| match *m {
-            "add" => Some(AtomOp::Add),
-            "min" => Some(AtomOp::Min),
-            "max" => Some(AtomOp::Max),
-            "inc" => Some(AtomOp::Inc),
-            "dec" => Some(AtomOp::Dec),
-            "and" => Some(AtomOp::And),
-            "or" => Some(AtomOp::Or),
-            "xor" => Some(AtomOp::Xor),
-            "exch" => Some(AtomOp::Exch),
-            "cas" => Some(AtomOp::Cas),
-            _ => None,
-        });
-        let op = op.ok_or_else(|| unsupported(i))?;
-        let names = [
-            "add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas", "v2", "v4", "v8", "rn",
-            "ftz",
-        ];
-        self.check_mods(i, &names)?;
-        let ty = last_type(i)?;
-        let (kind, bits) = (atom_type(ty, i)?, ty.bits());
-        let returns = usize::from(i.name == "atom");
-        let address = self.operand(i, returns)?;
-        let (space, base, offset) = self.place(i, address)?;
-        let src = self.operand(i, returns + 1)?;
-        let src = self.atom_cells(src, bits)?;
-        let dst = match returns {
-            0 => Vec::new(),
-            _ => {
-                let d = self.operand(i, 0)?;
-                self.atom_cells(d, bits)?
-            }
-        };
-        if returns == 1 && dst.len() != src.len() {
-            return Err("results and sources differ in number".into());
-        }
-        let swap = match op {
-            AtomOp::Cas => {
-                let b = self.operand(i, returns + 2)?;
-                Some(self.any_source(b, bits)?)
-            }
-            _ => None,
-        };
-        let fence = i.has("release") || i.has("acq_rel") || i.has("acquire");
-        let atomic = Atomic { op, ty: kind, space, base, offset, dst, src, swap, fence };
-        self.emit(Op::Atomic(Box::new(atomic)), Class::Atomic);
-        Ok(())
-    }
-
-    fn atom_cells(&mut self, operand: &'m Operand<'m>, bits: u32) -> Decode<Vec<Cell>> {
-        let elements = match operand {
-            Operand::Vector(elements) => elements.as_slice(),
-            single => std::slice::from_ref(single),
-        };
-        let cell = |this: &mut Self, element| match element {
-            &Operand::Sink => Ok(Cell { row: NO_ROW, bits: bits as u8 }),
-            other => this.any_source(other, bits),
-        };
-        if !matches!(elements.len(), 1 | 2 | 4 | 8) || elements.len() as u32 * bits > 256 {
-            return Err("a vector of an unexpected length".into());
-        }
-        elements.iter().map(|element| cell(self, element)).collect()
     }
 
     /// `cp.async`, its groups and waits.
@@ -292,20 +228,4 @@ fn class_of(space: Space) -> Class {
         Space::Local => Class::Local,
         Space::KernelParam => Class::Constant,
     }
-}
-
-fn atom_type(ty: Type, i: &Instruction<'_>) -> Decode<AtomType> {
-    // Global f32 additions flush subnormals on no target since sm_20 unless `.ftz` is written.
-    let mode = F32Mode { round: round(i), ftz: i.has("ftz"), sat: false };
-    Ok(match ty {
-        Type::U(bits @ (32 | 64)) | Type::B(bits @ (16 | 32 | 64)) => AtomType::U(bits),
-        Type::S(bits @ (32 | 64)) => AtomType::S(bits),
-        Type::F(32) => AtomType::F32(mode),
-        Type::F(64) => AtomType::F64,
-        Type::F(16) => AtomType::Half(Half::F16),
-        Type::Bf16 => AtomType::Half(Half::Bf16),
-        Type::F16x2 => AtomType::Half2(Half::F16),
-        Type::Bf16x2 => AtomType::Half2(Half::Bf16),
-        _ => return Err(unsupported(i)),
-    })
 }

@@ -1,5 +1,6 @@
 //! Decodes one function: operands to rows, opcodes to [`Op`]s.
 
+mod atomic;
 mod compare;
 mod control;
 mod convert;
@@ -216,6 +217,7 @@ impl<'m> Decoder<'_, 'm> {
             "prefetch" | "prefetchu" | "discard" | "applypriority" | "createpolicy" | "nanosleep"
             | "pmevent" | "setmaxnreg" | "griddepcontrol" => self.hint(i),
             "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" => self.control(i),
+            "alloca" | "stacksave" | "stackrestore" => self.stack(i),
             "bar" | "barrier" => self.barrier(i),
             "membar" | "fence" => self.fence(i),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => self.collective(i),
