@@ -58,7 +58,7 @@ pub struct KernelReport {
     pub variant: String,
     /// Dynamic shared memory of a block, in bytes.
     pub dynamic_shared_bytes: u32,
-    /// What ptxas says of each kernel of the variant.
+    /// What ptxas says of each kernel of the variant; nothing where the driver takes PTX only.
     pub kernels: Vec<Resources>,
 }
 
@@ -220,7 +220,7 @@ impl Launch {
 impl Shared {
     fn load(&self, op: &'static str, variant: Variant) -> Result<Loaded> {
         self.check_shared_memory(op, &variant)?;
-        let image = self.compiler.image(&variant.program(), self.target)?;
+        let image = self.compiler.image(&variant.program(), self.target())?;
         let failed = |error| driver_error(op, format!("loading {variant}"), error);
         let module = self.load_image(&image).map_err(failed)?;
         let mut functions = Vec::with_capacity(variant.source.kernels.len());
@@ -235,6 +235,11 @@ impl Shared {
             functions.push((kernel, function));
         }
         Ok(Loaded { variant, image, functions })
+    }
+
+    /// What to compile for: PTX alone, in half the time, for a driver that takes nothing else.
+    fn target(&self) -> Target {
+        if self.wants_ptx.load(Ordering::Relaxed) { self.target.as_virtual() } else { self.target }
     }
 
     /// The cubin; the PTX where there is none, or where this driver takes none.

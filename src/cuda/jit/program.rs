@@ -116,6 +116,15 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The same architecture as PTX alone.
+    pub fn as_virtual(self) -> Self {
+        match self {
+            Target::Real(arch) | Target::Virtual(arch) => Target::Virtual(arch),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
