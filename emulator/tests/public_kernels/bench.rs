@@ -6,17 +6,21 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use std::collections::HashMap;
+use std::ffi::{c_int, c_uint};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// Compute capability that the files are compiled for: the first with all that they use (bf16 arithmetic, FP8).
-const ARCH: &str = "compute_90";
+/// Compute capability of the virtual GPU: the first with all that the files use (bf16 arithmetic, FP8).
+const CAPABILITY: (i32, i32) = (9, 0);
 
 /// What all cases share: where sources and headers lie.
 pub struct Sources {
-    gpu: vgpu::VirtualGpu,
+    /// Where the device is the virtual one.
+    gpu: Option<vgpu::VirtualGpu>,
+    /// Compute capability that the files are compiled for.
+    architecture: String,
     crates: HashMap<String, PathBuf>,
     headers: PathBuf,
     scratch: PathBuf,
@@ -54,23 +58,23 @@ impl Sources {
             return Err("the CUDA headers are not there: run `cargo xtask toolkit`".into());
         }
         let crates = crates()?;
-        let gpu = vgpu::load().map_err(|error| error.to_string())?;
-        gpu.set("CC", "9.0")
-            .map_err(|code| format!("the compute capability cannot be set: CUresult {code}"))?;
+        let (gpu, (major, minor)) = device()?;
+        let architecture = format!("compute_{major}{minor}");
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("public_kernels");
         let shims = scratch.join("include");
         let write = |(name, text): (&str, &str)| fs::write(shims.join(name), text);
         fs::create_dir_all(&shims)
             .and_then(|()| SHIMS.into_iter().try_for_each(write))
             .map_err(|error| format!("{}: {error}", shims.display()))?;
-        Ok(Sources { gpu, crates, headers, scratch })
+        Ok(Sources { gpu, architecture, crates, headers, scratch })
     }
 
     /// PTX of a file; kept in the scratch folder, since the headers take NVRTC seconds.
     fn compile(&self, package: &str, file: &str) -> Result<Ptx, String> {
         let root = self.crates.get(package).ok_or(format!("{package} was not fetched"))?;
         let release = root.file_name().unwrap_or_default().to_string_lossy();
-        let kept = self.scratch.join(format!("{release}-{}.ptx", file.replace('/', "-")));
+        let kept =
+            self.scratch.join(format!("{release}-{}-{}.ptx", file.replace('/', "-"), self.architecture));
         if let Ok(text) = fs::read_to_string(&kept) {
             return Ok(Ptx::from_src(text));
         }
@@ -80,9 +84,12 @@ impl Sources {
         let utilities = folder.with_file_name("utilities");
         let include_paths = [folder, &utilities, &self.headers, &self.scratch.join("include")];
         let options = CompileOptions {
-            arch: Some(ARCH),
             include_paths: include_paths.iter().map(|path| path.display().to_string()).collect(),
-            options: vec!["--std=c++17".into(), "--define-macro=INFINITY=__int_as_float(0x7f800000)".into()],
+            options: vec![
+                format!("--gpu-architecture={}", self.architecture),
+                "--std=c++17".into(),
+                "--define-macro=INFINITY=__int_as_float(0x7f800000)".into(),
+            ],
             ..CompileOptions::default()
         };
         let ptx =
@@ -98,10 +105,12 @@ impl Sources {
 impl Bench {
     /// Runs a case in a fresh context; a fault's report is added to its error.
     pub fn run(sources: &Arc<Sources>, case: impl Fn(&Bench) -> Result<(), String>) -> Result<(), String> {
-        sources.gpu.reset();
+        if let Some(gpu) = &sources.gpu {
+            gpu.reset();
+        }
         let context = CudaContext::new(0).map_err(|error| error.to_string())?;
         let bench = Bench { stream: context.default_stream(), context, sources: Arc::clone(sources) };
-        let with_report = |error| match sources.gpu.fault() {
+        let with_report = |error| match sources.gpu.as_ref().and_then(|gpu| gpu.fault()) {
             Some(report) => format!("{error}\n{report}"),
             None => error,
         };
@@ -129,6 +138,39 @@ impl Bench {
     /// Copies back, after everything queued before.
     pub fn download<T: DeviceRepr + Default + Clone>(&self, device: &CudaSlice<T>) -> Result<Vec<T>, String> {
         self.stream.clone_dtoh(device).map_err(|error| error.to_string())
+    }
+}
+
+/// The machine's own GPU with its compute capability (as far as the compiler knows it), else the virtual one.
+fn device() -> Result<(Option<vgpu::VirtualGpu>, (i32, i32)), String> {
+    if ["libcuda.so.1", "libcuda.so"].iter().any(|name| has_real_device(name)) {
+        let own = CudaContext::new(0).and_then(|context| context.compute_capability());
+        let own = own.map_err(|error| error.to_string())?;
+        println!("on the GPU of this machine, of compute capability {}.{}", own.0, own.1);
+        return Ok((None, own.min(CAPABILITY)));
+    }
+    let gpu = vgpu::load().map_err(|error| error.to_string())?;
+    let (major, minor) = CAPABILITY;
+    gpu.set("CC", &format!("{major}.{minor}"))
+        .map_err(|code| format!("the compute capability cannot be set: CUresult {code}"))?;
+    Ok((Some(gpu), CAPABILITY))
+}
+
+/// Whether a library is a driver with a device, and not the virtual one. It is closed again.
+fn has_real_device(library: &str) -> bool {
+    // SAFETY: of the first name only the address is used; the two functions have these types in every release of the
+    // driver, and no preconditions.
+    unsafe {
+        let Ok(driver) = libloading::Library::new(library) else { return false };
+        if driver.get::<unsafe extern "C" fn()>(b"vgpu_version").is_ok() {
+            return false;
+        }
+        let Ok(init) = driver.get::<unsafe extern "C" fn(c_uint) -> c_int>(b"cuInit") else { return false };
+        let Ok(count) = driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount") else {
+            return false;
+        };
+        let mut devices = 0;
+        init(0) == 0 && count(&mut devices) == 0 && devices > 0
     }
 }
 

@@ -1,4 +1,5 @@
-//! CUDA kernels written by others, compiled by NVRTC, run on the virtual GPU, compared with host results.
+//! CUDA kernels written by others, compiled by NVRTC, run on the virtual GPU, compared with host results. On a machine
+//! with a GPU they run on that.
 //!
 //! The kernels are those of candle 0.11 (`candle-kernels`) and dfdx 0.13, two Rust machine-learning frameworks. Cargo
 //! downloads their sources for the test (`sources/Cargo.toml`); nothing of them is kept here. The expectations are
