@@ -8,7 +8,7 @@ use common::array::{Input, Output, scratch};
 use common::device::{self, Device, SCHEDULES, device};
 use common::error::{Rounding, check};
 use common::harness::passes;
-use common::problem::{Problem, random};
+use common::problem::{Problem, random, seed};
 use half::{bf16, f16};
 use multimix::cuda::{
     AttentionInput, AttentionOutputs, Classifier, DeviceElement, DeviceView, DeviceViewMut,
@@ -32,7 +32,7 @@ fn problems<T: Rounding + DeviceElement + Default>(count: u64) {
         device.schedule(SCHEDULES[number as usize % SCHEDULES.len()]);
         compare::<T>(device, &mut random("attention", number));
     }
-    println!("{count} problems");
+    println!("{count} problems, seed {}", seed());
 }
 
 fn compare<T: Rounding + DeviceElement + Default>(device: &Device, rng: &mut ChaCha8Rng) {

@@ -8,7 +8,7 @@ use common::array::{Input, Output, scratch};
 use common::device::{self, Device, SCHEDULES, device};
 use common::error::{Rounding, check_at, round};
 use common::harness::passes;
-use common::problem::{Problem, random};
+use common::problem::{Problem, random, seed};
 use half::{bf16, f16};
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{
@@ -240,7 +240,7 @@ fn problems<T: Rounding + DeviceElement + Default>(precision: Precision, count: 
         let case = Case::<T>::draw(device, rng);
         compare(device, &case, precision, rng);
     }
-    println!("{count} problems");
+    println!("{count} problems, seed {}", seed());
 }
 
 fn compare<T: Rounding + DeviceElement + Default>(

@@ -8,7 +8,7 @@ use common::array::{Input, Output, scratch};
 use common::device::{self, Device, SCHEDULES, device};
 use common::error::{Rounding, check, round};
 use common::harness::passes;
-use common::problem::{Problem, random};
+use common::problem::{Problem, random, seed};
 use half::{bf16, f16};
 use multimix::cuda::{
     DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, MixBackwardOutputs, MixInput, MixOutputs,
@@ -133,7 +133,7 @@ fn forward<T: Rounding + DeviceElement + Default>(precision: Precision, problems
         let rng = &mut random("mix forward", number);
         forward_case(device, &Case::<T>::draw(device, rng), precision, rng);
     }
-    println!("{problems} problems");
+    println!("{problems} problems, seed {}", seed());
 }
 
 fn forward_case<T: Rounding + DeviceElement + Default>(
@@ -178,7 +178,7 @@ fn backward<T: Rounding + DeviceElement + Default>(precision: Precision, problem
         let rng = &mut random("mix backward", number);
         backward_case(device, &Case::<T>::draw(device, rng), precision, rng);
     }
-    println!("{problems} problems");
+    println!("{problems} problems, seed {}", seed());
 }
 
 fn backward_case<T: Rounding + DeviceElement + Default>(

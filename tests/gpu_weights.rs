@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use common::device::{Device, SCHEDULES, device};
 use common::harness::passes;
-use common::problem::{Problem, layout, random, reach};
+use common::problem::{Problem, layout, random, reach, seed};
 use common::{Harness, device};
 use multimix::cpu;
 use multimix::cuda::{DeviceView, DeviceViewMut, WeightsInput, WeightsOutput, weights_workspace_bytes};
@@ -111,7 +111,7 @@ fn random_problems_agree_bit_for_bit() {
         let problem = Problem::draw(&mut random("weights", number));
         compare(device, &problem, "weights", number);
     }
-    println!("120 problems");
+    println!("120 problems, seed {}", seed());
 }
 
 /// More examples than a panel holds, and than shared memory does.

@@ -4,10 +4,16 @@ use multimix::{Alpha, Factor, Generator, Layout, Mixing};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
+/// What all problems are drawn from: `MULTIMIX_TEST_SEED`, or 0.
+pub fn seed() -> u64 {
+    std::env::var("MULTIMIX_TEST_SEED")
+        .map_or(0, |seed| seed.parse().expect("MULTIMIX_TEST_SEED is no number"))
+}
+
 /// Random numbers of a test, by its name and the number of the problem.
 pub fn random(name: &str, problem: u64) -> ChaCha8Rng {
-    let seed = name.bytes().fold(problem, |seed, byte| seed.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte));
-    ChaCha8Rng::seed_from_u64(seed)
+    let mix = |seed: u64, byte: u8| seed.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte);
+    ChaCha8Rng::seed_from_u64(name.bytes().fold(problem, mix) ^ seed().rotate_left(32))
 }
 
 /// Sizes, generator and seeds of one problem.
