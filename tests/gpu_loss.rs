@@ -283,10 +283,12 @@ fn compare<T: Rounding + DeviceElement + Default>(
         (0..sizes.r).map(position).fold(0.0, f64::max) * upstream * terms
     };
     let logit_terms = over_columns(&|at| exact.shares[at]);
-    let attention_terms = over_columns(&|at| match exact.mix.mass[at] > 0.0 {
-        true => exact.shares[at] / exact.mix.mass[at],
-        false => 0.0,
-    });
+    // da is a difference of expectations over classes, with three exponentials in it that are good to four roundings each.
+    let attention_terms = 3.0
+        * over_columns(&|at| match exact.mix.mass[at] > 0.0 {
+            true => exact.shares[at] / exact.mix.mass[at],
+            false => 0.0,
+        });
     let unit = 4.0 * f32::UNIT;
     check_at(&format!("losses of {about}"), &given.per_mixture, &plain_losses, losses, unit, terms);
     let spread: f64 =
