@@ -361,3 +361,20 @@ fn a_stack_has_an_end() {
     let text = text.replace("4096", "-1");
     assert_eq!(Gpu::new().run_text(&text, 32, &[]).expect_err("as before").code(), 719);
 }
+
+#[test]
+fn threads_that_take_no_part_may_hold_any_address() {
+    let text = ".visible .entry k(.param .u64 out)\n{\n\
+        .local .align 8 .b32 own[4]; .shared .align 8 .b32 cells[4];\n\
+        .reg .b64 %p, %q; .reg .b32 %l, %s; .reg .pred %first;\n\
+        ld.param.u64 %p, [out]; mov.u32 %l, %laneid; setp.eq.u32 %first, %l, 0;\n\
+        mov.b64 %q, own; @!%first mov.b64 %q, 0xfffffffffffffff3; mov.b32 %s, cells; @!%first mov.b32 %s, 0xfffffff3;\n\
+        @!%first mov.b64 %p, 0xfffffffffffffff3;\n\
+        @%first st.local.v2.u32 [%q], {7, 8}; @%first ld.local.v2.u32 {%l, _}, [%q];\n\
+        @%first st.shared.u32 [%s], %l; @%first atom.shared.add.u32 %l, [%s], 1; @%first ld.shared.u32 %l, [%s];\n\
+        @%first st.global.u32 [%p], %l; @%first red.global.add.u32 [%p], 1;\n ret;\n}\n";
+    let gpu = Gpu::new();
+    let out = gpu.fresh(4);
+    gpu.run_text(text, 32, &[Ptr(out)]).unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(gpu.download::<u32>(out, 1), [9]);
+}

@@ -195,6 +195,84 @@ fn neighbouring_halves_of_a_word_do_not_race() {
     }
 }
 
+/// Addresses of a thread's own element and of its neighbour's, of `bytes` each and `shift` elements on, in global memory
+/// at `%rd5` and `%rd6` and in shared memory at `%r5` and `%r6`: 10 lines.
+fn elements(bytes: u32, shift: u32) -> String {
+    format!(
+        "add.u32 %r7, %r1, {shift};\nxor.b32 %r8, %r1, 1;\nadd.u32 %r8, %r8, {shift};\n\
+         mul.wide.u32 %rd5, %r7, {bytes};\nadd.s64 %rd5, %rd1, %rd5;\nmul.wide.u32 %rd6, %r8, {bytes};\nadd.s64 %rd6, %rd1, %rd6;\n\
+         mov.u32 %r3, s;\nmad.lo.u32 %r5, %r7, {bytes}, %r3;\nmad.lo.u32 %r6, %r8, {bytes}, %r3;\n"
+    )
+}
+
+#[test]
+fn parts_of_a_word_race_each_for_itself() {
+    let gpu = Gpu::new();
+    let p = gpu.upload(&[0u32; 128]);
+    let ok = |body: String| {
+        if let Err(fault) = gpu.run_text(&text(&body), 64, &[Ptr(p)]) {
+            panic!("{body}\n{fault}");
+        }
+    };
+    for (ty, bytes) in [("u16", 2), ("u8", 1)] {
+        for shift in [0, 1] {
+            let body = |what: &str| elements(bytes, shift) + &what.replace("TY", ty);
+            // What a neighbour writes, read or overwritten, wants a barrier; each thread's own element does not.
+            for (space, own, other) in [("global", "%rd5", "%rd6"), ("shared", "%r5", "%r6")] {
+                let run = |between: &str, then: &str| {
+                    body(&format!("st.{space}.TY [{own}], %r1;\n{between}\n{then}"))
+                };
+                let reads = format!("ld.{space}.TY %r9, [{other}];");
+                let writes = format!("add.u32 %r9, %r1, 100;\nst.{space}.TY [{other}], %r9;");
+                let mine =
+                    format!("ld.{space}.TY %r9, [{own}];\nadd.u32 %r9, %r9, 1;\nst.{space}.TY [{own}], %r9;");
+                for (then, lines) in [(&reads, 12), (&writes, 13)] {
+                    expect(&fault(&gpu, &run("", then), 64, p), FaultKind::Race, 719, FIRST + lines);
+                    ok(run("bar.sync 0;", then));
+                }
+                ok(run("", &mine));
+                ok(run("bar.sync 0;", &mine));
+                // A read of the thread's own, and a neighbour that overwrites it.
+                let read = format!("bar.sync 0;\nld.{space}.TY %r10, [{own}];");
+                if shift == 0 || space == "global" {
+                    expect(&fault(&gpu, &run(&read, &writes), 64, p), FaultKind::Race, 719, FIRST + 14);
+                }
+                ok(run(&format!("{read}\nbar.sync 0;"), &writes));
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_word_race_between_blocks() {
+    // Two blocks write a half each, a third reads the first half, or both as a word.
+    let halves = |then: &str| {
+        format!(
+            "{HEADER}{}",
+            text(&format!(
+                "mov.u32 %r2, %ctaid.x;\nmul.wide.u32 %rd5, %r2, 2;\nadd.s64 %rd5, %rd1, %rd5;\nadd.u32 %r3, %r2, 7;\n\
+                 setp.lt.u32 %p1, %r2, 2;\n@%p1 st.global.u16 [%rd5], %r3;\n{then}"
+            ))
+        )
+    };
+    for seed in 0..6 {
+        let mut gpu = Gpu::new();
+        gpu.settings.seed = seed;
+        gpu.settings.threads = 1;
+        let p = gpu.upload(&[0u32; 4]);
+        let run = |then: &str| gpu.run(&gpu.load(&halves(then)), "k", [3, 1, 1], [1, 1, 1], &[Ptr(p)]);
+        for then in [
+            "@!%p1 ld.global.u16 %r4, [%rd1];",
+            "@!%p1 ld.global.u16 %r4, [%rd1+2];",
+            "@!%p1 ld.global.u32 %r4, [%rd1];",
+        ] {
+            let fault = run(then).expect_err("the third block reads what the others write");
+            assert_eq!(fault.kind, FaultKind::Race, "seed {seed}: {fault}");
+        }
+        assert!(run("@!%p1 ld.global.u32 %r4, [%rd1+4];").is_ok());
+    }
+}
+
 #[test]
 fn divergent_barriers() {
     let gpu = Gpu::new();

@@ -1,10 +1,12 @@
-//! Race detection in global memory: a word per four bytes for the last writer, one for the last readers.
+//! Race detection in global memory: a word per four bytes for the last writer, one for the last readers, and words for
+//! each byte of those four that are not accessed as one.
 
 use super::clocks::Clocks;
 use super::finding::{Finding, Step};
 use super::order::BlockOrder;
 use crate::fault::FaultKind;
 use crate::memory::Arena;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a thread does to memory.
@@ -30,18 +32,17 @@ pub(crate) struct Accessor<'a> {
     pub(crate) strong: bool,
 }
 
-// A word, from bit 0: clock 24, strong, several lanes, thread 10, block 21, apart, several warps, several blocks, bytes 4.
+// A word, from bit 0: clock 24, strong, several lanes, thread 10, block 21, split, several warps, several blocks.
 const CLOCK: u64 = (1 << 24) - 1;
 const STRONG: u64 = 1 << 24;
 const LANES: u64 = 1 << 25;
 const THREAD: u32 = 26;
 const BLOCK: u32 = 36;
 const BLOCK_BITS: u64 = (1 << 21) - 1;
-/// Different threads read different bytes of the word: who read which is not known.
-const APART: u64 = 1 << 57;
+/// The four bytes have words of their own.
+const SPLIT: u64 = 1 << 57;
 const WARPS: u64 = 1 << 58;
 const BLOCKS: u64 = 1 << 59;
-const BYTES: u32 = 60;
 const SEVERAL: u64 = LANES | WARPS | BLOCKS;
 
 #[derive(Clone, Copy)]
@@ -60,14 +61,14 @@ impl Word {
     fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
-    /// Everything but the bytes, the clock and the flags.
+    /// Everything but the clock and the flags.
     fn who(self) -> u64 {
         (self.0 >> THREAD) & ((1 << 31) - 1)
     }
 }
 
 impl Accessor<'_> {
-    /// The word that this warp's lane 0 leaves, without bytes.
+    /// The word that this warp's lane 0 leaves.
     #[inline(always)]
     fn word(&self) -> u64 {
         let clock = u64::from(self.clocks.relative(self.clocks.now(self.warp))) & CLOCK;
@@ -79,39 +80,60 @@ impl Accessor<'_> {
     /// Checks and notes an access of `bytes` (a power of two up to 32, aligned) at `offset` of the arena.
     #[inline(always)]
     pub(crate) fn note(&self, arena: &Arena, offset: usize, bytes: usize, lane: u32, kind: Kind) -> Step<()> {
-        let count = bytes.div_ceil(4);
-        let mask = if bytes >= 4 { 15u64 } else { ((1 << bytes) - 1) << (offset % 4) };
-        let mine = self.word() | u64::from(lane) << THREAD | mask << BYTES;
-        let writers = arena.writers.longs(offset / 4, count);
-        let readers = arena.readers.longs(offset / 4, count);
+        let mine = self.word() | u64::from(lane) << THREAD;
+        if bytes < 4 {
+            return self.note_bytes(arena, offset, bytes, mine, kind);
+        }
+        let writers = arena.writers.longs(offset / 4, bytes / 4);
+        let readers = arena.readers.longs(offset / 4, bytes / 4);
         for (granule, (writer, reader)) in writers.iter().zip(readers).enumerate() {
-            let (wrote, read) = (Word(writer.load(Relaxed)), Word(reader.load(Relaxed)));
-            if wrote.0 != 0 && wrote.0 != mine {
-                self.against_writer(wrote, mine, kind).map_err(|f| self.at(f, arena, offset, granule))?;
-            }
-            if kind == Kind::Read {
-                if read.0 != mine && !self.strong {
-                    reader.store(self.merge_read(read, mine), Relaxed);
-                }
-                continue;
-            }
-            if read.0 != 0 {
-                self.against_reader(read, mine, kind).map_err(|f| self.at(f, arena, offset, granule))?;
-            }
-            if wrote.0 != mine {
-                writer.store(self.merge_write(wrote, mine, kind), Relaxed);
+            let at = offset + granule * 4;
+            if (writer.load(Relaxed) | reader.load(Relaxed)) & SPLIT != 0 {
+                self.note_bytes(arena, at, 4, mine, kind)?;
+            } else {
+                self.note_word(writer, reader, mine, kind).map_err(|finding| at_byte(finding, arena, at))?;
             }
         }
         Ok(())
     }
 
-    #[cold]
-    fn at(&self, finding: Box<Finding>, arena: &Arena, offset: usize, granule: usize) -> Box<Finding> {
-        finding.address(arena.base + (offset as u64 & !3) + granule as u64 * 4)
+    /// Checks and notes an access of bytes of one granule, each for itself.
+    fn note_bytes(&self, arena: &Arena, offset: usize, bytes: usize, mine: u64, kind: Kind) -> Step<()> {
+        let granule = offset / 4;
+        let (writer, reader) = (&arena.writers.longs(granule, 1)[0], &arena.readers.longs(granule, 1)[0]);
+        let writers = split(writer, arena.byte_writers.longs(granule * 4, 4));
+        let readers = split(reader, arena.byte_readers.longs(granule * 4, 4));
+        for byte in offset % 4..offset % 4 + bytes {
+            let noted = self.note_word(&writers[byte], &readers[byte], mine, kind);
+            noted.map_err(|finding| at_byte(finding, arena, granule * 4 + byte))?;
+        }
+        if bytes == 4 && kind != Kind::Read {
+            writer.store(writers[0].load(Relaxed), Relaxed);
+        }
+        Ok(())
     }
 
-    fn overlaps(a: Word, b: u64) -> bool {
-        a.0 >> BYTES & b >> BYTES != 0
+    /// Checks and notes an access of what a pair of words stands for.
+    #[inline(always)]
+    fn note_word(&self, writer: &AtomicU64, reader: &AtomicU64, mine: u64, kind: Kind) -> Step<()> {
+        let (wrote, read) = (Word(writer.load(Relaxed)), Word(reader.load(Relaxed)));
+        if wrote.0 != 0 && wrote.0 != mine {
+            self.against_writer(wrote, mine, kind)?;
+        }
+        if kind == Kind::Read {
+            if read.0 != mine && !self.strong {
+                reader.store(self.merge_read(read, mine), Relaxed);
+            }
+            return Ok(());
+        }
+        if read.0 != 0 {
+            self.against_reader(read, mine, kind)?;
+        }
+        let mine = if kind == Kind::Atomic { mine | STRONG } else { mine };
+        if wrote.0 != mine {
+            writer.store(mine, Relaxed);
+        }
+        Ok(())
     }
 
     fn is_same_block(a: Word, mine: u64) -> bool {
@@ -132,13 +154,11 @@ impl Accessor<'_> {
     }
 
     fn against_writer(&self, wrote: Word, mine: u64, kind: Kind) -> Step<()> {
-        if !Self::overlaps(wrote, mine) || self.is_strong(wrote, kind) || kind == (Kind::Write { same: true })
-        {
+        if self.is_strong(wrote, kind) || kind == (Kind::Write { same: true }) {
             return Ok(());
         }
         if Self::is_same_block(wrote, mine) {
-            // Of bytes that several threads wrote side by side the owner is not known.
-            if wrote.who() == Word(mine).who() || wrote.has(SEVERAL) || self.is_past(wrote) {
+            if wrote.who() == Word(mine).who() || self.is_past(wrote) {
                 return Ok(());
             }
         } else if self.released(wrote) {
@@ -148,11 +168,7 @@ impl Accessor<'_> {
     }
 
     fn against_reader(&self, read: Word, mine: u64, kind: Kind) -> Step<()> {
-        if !Self::overlaps(read, mine) || self.is_strong(read, kind) || kind == (Kind::Write { same: true }) {
-            return Ok(());
-        }
-        // Whoever writes part of a word of which threads read their own parts may be the only reader of it.
-        if read.has(APART) && mine >> BYTES != 15 {
+        if self.is_strong(read, kind) || kind == (Kind::Write { same: true }) {
             return Ok(());
         }
         if read.has(BLOCKS) {
@@ -205,34 +221,36 @@ impl Accessor<'_> {
         if read.0 == 0 {
             return mine;
         }
-        let bytes = read.0 & 15 << BYTES;
-        let elsewhere = read.0 & APART | if Self::overlaps(read, mine) { 0 } else { APART };
         if !Self::is_same_block(read, mine) {
-            return mine | bytes | BLOCKS | elsewhere;
+            return mine | BLOCKS;
         }
         if read.has(BLOCKS) {
-            return read.0 | mine & 15 << BYTES | elsewhere;
+            return read.0;
         }
         if self.is_past(read) {
             return mine;
         }
         let me = Word(mine);
         let flag = match () {
-            () if read.thread() == me.thread() => read.0 & APART,
-            () if read.thread() / 32 == me.thread() / 32 => LANES | elsewhere,
-            () => WARPS | elsewhere,
+            () if read.thread() == me.thread() => 0,
+            () if read.thread() / 32 == me.thread() / 32 => LANES,
+            () => WARPS,
         };
-        mine | bytes | read.0 & SEVERAL | flag
+        mine | read.0 & SEVERAL | flag
     }
+}
 
-    fn merge_write(&self, wrote: Word, mine: u64, kind: Kind) -> u64 {
-        let mine = if kind == Kind::Atomic { mine | STRONG } else { mine };
-        // Neighbours of one word, written by two threads of the block: who wrote which byte is forgotten.
-        let apart = wrote.0 != 0 && !Self::overlaps(wrote, mine);
-        if apart && Self::is_same_block(wrote, mine) {
-            let flag = if wrote.who() == Word(mine).who() { 0 } else { LANES };
-            return mine | wrote.0 & (15 << BYTES | SEVERAL) | flag;
-        }
-        mine
+/// Gives the bytes of a granule words of their own, beginning with what is known of all of them.
+fn split<'p>(word: &AtomicU64, bytes: &'p [AtomicU64]) -> &'p [AtomicU64] {
+    let all = word.load(Relaxed);
+    if all & SPLIT == 0 {
+        bytes.iter().for_each(|byte| byte.store(all, Relaxed));
+        word.store(SPLIT, Relaxed);
     }
+    bytes
+}
+
+#[cold]
+fn at_byte(finding: Box<Finding>, arena: &Arena, offset: usize) -> Box<Finding> {
+    finding.address(arena.base + offset as u64)
 }

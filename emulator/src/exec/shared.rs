@@ -7,6 +7,8 @@ use crate::fault::FaultKind;
 const NONE: u16 = u16::MAX;
 const NO_LANE: u8 = u8::MAX;
 const SEVERAL: u8 = u8::MAX - 1;
+/// Warps read different bytes of the word: which warp read which byte is not known.
+const APART: u8 = u8::MAX - 2;
 
 /// Last accesses to four bytes.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +173,9 @@ impl Shared {
         let (first, count) = (at % 4, bytes.min(4));
         for cell in &mut self.shadow[cells] {
             mark_read(cell, who, first, count, floor);
-            cell.read_lanes[first as usize..(first + count) as usize].fill(SEVERAL);
+            for lane in &mut cell.read_lanes[first as usize..(first + count) as usize] {
+                *lane = if *lane == APART { APART } else { SEVERAL };
+            }
         }
         true
     }
@@ -253,7 +257,8 @@ fn check_writers(cell: &Shadow, who: Who<'_>, byte: u32, first: u32, count: u32,
 
 fn check_readers(cell: &Shadow, who: Who<'_>, byte: u32, first: u32, count: u32) -> Step<()> {
     let lanes = &cell.read_lanes[first as usize..(first + count) as usize];
-    if lanes.iter().all(|&lane| lane == NO_LANE) {
+    // Whoever writes bytes of a word that warps read in parts may be the only reader of them.
+    if lanes.iter().all(|&lane| lane == NO_LANE) || count < 4 && lanes.contains(&APART) {
         return Ok(());
     }
     for warp in lanes_of(cell.read_warps) {
@@ -264,7 +269,7 @@ fn check_readers(cell: &Shadow, who: Who<'_>, byte: u32, first: u32, count: u32)
             return Err(race(who, byte, "write", "read", Some(warp as u32 * 32)));
         }
         if let Some(&lane) = lanes.iter().find(|&&lane| lane != NO_LANE && u32::from(lane) != who.lane) {
-            let thread = (lane != SEVERAL).then(|| who.warp * 32 + u32::from(lane));
+            let thread = (lane < APART).then(|| who.warp * 32 + u32::from(lane));
             return Err(race(who, byte, "write", "read", thread));
         }
     }
@@ -281,14 +286,30 @@ fn mark_read(cell: &mut Shadow, who: Who<'_>, first: u32, count: u32, floor: u32
     } else if cell.read_clock == now && cell.read_warps & !bit != 0 {
         // Other warps read it in the same interval: whose lane it was no longer matters.
         cell.read_warps |= bit;
-        cell.read_lanes[first as usize..(first + count) as usize].fill(SEVERAL);
+        mark_several(cell, first, count);
         return;
     } else if cell.read_clock != now || cell.read_warps != bit {
         merge_read(cell, who, now);
+        if cell.read_warps & !bit != 0 {
+            mark_several(cell, first, count);
+            return;
+        }
     }
     for lane in &mut cell.read_lanes[first as usize..(first + count) as usize] {
-        *lane = if *lane == NO_LANE || u32::from(*lane) == who.lane { who.lane as u8 } else { SEVERAL };
+        *lane = match *lane {
+            NO_LANE => who.lane as u8,
+            known if u32::from(known) == who.lane || known == APART => known,
+            _ => SEVERAL,
+        };
     }
+}
+
+/// Several warps have read the word, this time these bytes of it.
+fn mark_several(cell: &mut Shadow, first: u32, count: u32) {
+    let whole = count == 4 && !cell.read_lanes.iter().any(|&lane| matches!(lane, NO_LANE | APART));
+    cell.read_lanes[first as usize..(first + count) as usize].fill(SEVERAL);
+    let mark = if whole { SEVERAL } else { APART };
+    cell.read_lanes = cell.read_lanes.map(|lane| if lane == NO_LANE { NO_LANE } else { mark });
 }
 
 fn merge_read(cell: &mut Shadow, who: Who<'_>, now: u32) {
@@ -304,9 +325,6 @@ fn merge_read(cell: &mut Shadow, who: Who<'_>, now: u32) {
     } else {
         // The older clock forgets rather than accuses.
         cell.read_clock = cell.read_clock.min(now);
-        if cell.read_warps != 1 << who.warp {
-            cell.read_lanes = cell.read_lanes.map(|lane| if lane == NO_LANE { NO_LANE } else { SEVERAL });
-        }
     }
     cell.read_warps |= 1 << who.warp;
 }

@@ -130,7 +130,8 @@ impl Tally {
         for word in 0..bytes.div_ceil(4) {
             let mut places = *addresses;
             for (lane, place) in places.iter_mut().enumerate() {
-                *place = (*place / 4 + u64::from(word)) * 128 + lane as u64 * 4;
+                // Threads that take no part may hold anything.
+                *place = (*place / 4 + u64::from(word)).wrapping_mul(128) + lane as u64 * 4;
             }
             traffic.sectors += global::sectors(&places, active);
         }

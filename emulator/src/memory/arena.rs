@@ -25,6 +25,9 @@ pub(crate) struct Arena {
     pub(crate) writers: Plane,
     /// A 64-bit word per granule: its last reader, or that there were several.
     pub(crate) readers: Plane,
+    /// The same for every byte, where the word of the granule says that its bytes differ.
+    pub(crate) byte_writers: Plane,
+    pub(crate) byte_readers: Plane,
     /// A byte per chunk that the launch touched.
     touched: Plane,
 }
@@ -51,6 +54,8 @@ impl Arena {
             stored: Plane::new(bytes / 8)?,
             writers: Plane::new(bytes * 2)?,
             readers: Plane::new(bytes * 2)?,
+            byte_writers: Plane::new(bytes * 8)?,
+            byte_readers: Plane::new(bytes * 8)?,
             touched: Plane::new(bytes / CHUNK as usize + 1)?,
         })
     }
@@ -74,6 +79,12 @@ impl Arena {
         let (at, bytes) = (self.offset(address), bytes.next_multiple_of(32) as usize);
         self.data.discard(at, bytes);
         self.written.discard(at / 8, bytes / 8);
+        for plane in [&self.writers, &self.readers] {
+            plane.discard(at * 2, bytes * 2);
+        }
+        for plane in [&self.byte_writers, &self.byte_readers] {
+            plane.discard(at * 8, bytes * 8);
+        }
     }
 
     pub(crate) fn set_written(&self, address: u64, bytes: u64) {
