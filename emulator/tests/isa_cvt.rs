@@ -183,40 +183,24 @@ fn integers_to_floats() {
     }
 }
 
-/// The integer in single precision: split so that both parts are exact doubles, added in the wanted direction.
-fn rounded_f32(x: i128, direction: u32) -> f32 {
-    let nearest = x as f32;
-    let exact = |y: f32| y as i128;
-    match direction {
-        1 if exact(nearest) > x => nearest.next_down(),
-        2 if exact(nearest) < x => nearest.next_up(),
-        3 if exact(nearest).abs() > x.abs() => {
-            if x > 0 {
-                nearest.next_down()
-            } else {
-                nearest.next_up()
+/// Defines the integer as a float, rounded: to nearest (0), down (1), up (2), towards zero (3).
+macro_rules! rounded {
+    ($($name:ident: $float:ty),*) => {$(
+        fn $name(x: i128, direction: u32) -> $float {
+            let nearest = x as $float;
+            let (above, below) = (nearest as i128 > x, (nearest as i128) < x);
+            match direction {
+                1 if above => nearest.next_down(),
+                2 if below => nearest.next_up(),
+                3 if x > 0 && above => nearest.next_down(),
+                3 if x < 0 && below => nearest.next_up(),
+                _ => nearest,
             }
         }
-        _ => nearest,
-    }
+    )*};
 }
 
-fn rounded_f64(x: i128, direction: u32) -> f64 {
-    let nearest = x as f64;
-    let exact = |y: f64| y as i128;
-    match direction {
-        1 if exact(nearest) > x => nearest.next_down(),
-        2 if exact(nearest) < x => nearest.next_up(),
-        3 if exact(nearest).abs() > x.abs() => {
-            if x > 0 {
-                nearest.next_down()
-            } else {
-                nearest.next_up()
-            }
-        }
-        _ => nearest,
-    }
-}
+rounded!(rounded_f32: f32, rounded_f64: f64);
 
 #[test]
 fn between_single_and_double() {

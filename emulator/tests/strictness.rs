@@ -260,7 +260,9 @@ fn parts_of_a_word_race_between_blocks() {
         gpu.settings.seed = seed;
         gpu.settings.threads = 1;
         let p = gpu.upload(&[0u32; 4]);
-        let run = |then: &str| gpu.run(&gpu.load(&halves(then)), "k", [3, 1, 1], [1, 1, 1], &[Ptr(p)]);
+        let run = |then: &str| {
+            gpu.run(&gpu.load(&halves(then)), "k", [3, 1, 1], [1, 1, 1], &[Ptr(p)]).map_err(Box::new)
+        };
         for then in [
             "@!%p1 ld.global.u16 %r4, [%rd1];",
             "@!%p1 ld.global.u16 %r4, [%rd1+2];",

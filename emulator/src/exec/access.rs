@@ -261,6 +261,23 @@ impl BlockState<'_> {
         Ok(())
     }
 
+    /// Checks and notes of a shared write by one lane, checked already by `check_shared`.
+    pub(crate) fn note_shared_write(
+        &mut self,
+        warp: u32,
+        lane: u32,
+        at: u32,
+        bytes: u32,
+        (strong, same): (bool, bool),
+    ) -> Step<()> {
+        if self.launch.spec.settings.checks.shared_races {
+            let who = Who { warp, lane, clocks: &self.clocks, strong };
+            self.shared.note_write(who, at, bytes, same)?;
+        }
+        self.shared.mark_written(at, bytes);
+        Ok(())
+    }
+
     fn load_shared(
         &mut self,
         warp: u32,

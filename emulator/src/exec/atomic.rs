@@ -6,7 +6,6 @@ use super::finding::{Finding, Step, lanes_of};
 use super::global::check_alignment;
 use super::lanes::{LANES, Rows};
 use super::race::Kind;
-use super::shared::Who;
 use super::warp::{Warp, read_cell, write_cell};
 use crate::arith::half::{HalfMode, map2};
 use crate::arith::single::MinMaxMode;
@@ -76,10 +75,7 @@ impl BlockState<'_> {
         for lane in lanes_of(active) {
             let at = addresses[lane] as u32;
             self.note_shared_read(warp, lane as u32, at, bytes, true)?;
-            if self.launch.spec.settings.checks.shared_races {
-                let who = Who { warp, lane: lane as u32, clocks: &self.clocks, strong: true };
-                self.shared.note_write(who, at, bytes, false)?;
-            }
+            self.note_shared_write(warp, lane as u32, at, bytes, (true, false))?;
             old[lane] = self.shared.get(at, bytes);
             self.shared.set(at, bytes, update(lane, old[lane]));
         }

@@ -305,7 +305,11 @@ fn mark_read(cell: &mut Shadow, who: Who<'_>, first: u32, count: u32, floor: u32
 }
 
 /// Several warps have read the word, this time these bytes of it.
+#[inline(always)]
 fn mark_several(cell: &mut Shadow, first: u32, count: u32) {
+    if count == 4 && cell.read_lanes == [SEVERAL; 4] {
+        return;
+    }
     let whole = count == 4 && !cell.read_lanes.iter().any(|&lane| matches!(lane, NO_LANE | APART));
     cell.read_lanes[first as usize..(first + count) as usize].fill(SEVERAL);
     let mark = if whole { SEVERAL } else { APART };

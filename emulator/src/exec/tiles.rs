@@ -6,7 +6,6 @@ use super::finding::{Finding, Step, lanes_of};
 use super::global::{self, Part, check_alignment};
 use super::lanes::{LANES, Row, Rows};
 use super::race::Kind;
-use super::shared::Who;
 use super::warp::{Warp, read_row, write_row};
 use crate::arith::fragment::Element;
 use crate::arith::matrix::row_element;
@@ -125,11 +124,7 @@ impl BlockState<'_> {
         }
         for (lane, &address) in addresses[..8 * tiles.rows.len()].iter().enumerate() {
             let at = address as u32;
-            if self.launch.spec.settings.checks.shared_races {
-                let who = Who { warp, lane: lane as u32, clocks: &self.clocks, strong: false };
-                self.shared.note_write(who, at, ROW_BYTES, false)?;
-            }
-            self.shared.mark_written(at, ROW_BYTES);
+            self.note_shared_write(warp, lane as u32, at, ROW_BYTES, (false, false))?;
         }
         for (tile, &row) in tiles.rows.iter().enumerate() {
             let values = read_row(rows, row);
@@ -208,14 +203,9 @@ impl BlockState<'_> {
                 for lane in lanes_of(lanes) {
                     let at = addresses[lane] as u32;
                     if access.store {
-                        let who =
-                            Who { warp: warp.index, lane: lane as u32, clocks: &self.clocks, strong: false };
                         let value = values[lane] >> shift & mask;
                         let same = self.shared.get(at, unit) == value;
-                        if self.launch.spec.settings.checks.shared_races {
-                            self.shared.note_write(who, at, unit, same)?;
-                        }
-                        self.shared.mark_written(at, unit);
+                        self.note_shared_write(warp.index, lane as u32, at, unit, (false, same))?;
                         self.shared.set(at, unit, value);
                     } else {
                         self.note_shared_read(warp.index, lane as u32, at, unit, false)?;

@@ -6,7 +6,6 @@ use super::finding::{Finding, Step, lanes_of};
 use super::global::{self, check_alignment};
 use super::lanes::{LANES, Row, Rows};
 use super::race::Kind;
-use super::shared::Who;
 use super::warp::{Warp, write_cell};
 use crate::fault::FaultKind;
 use crate::program::code::{Cell, NO_ROW, Space, WideAtomic};
@@ -75,10 +74,7 @@ impl BlockState<'_> {
         for lane in lanes_of(active) {
             let at = addresses[lane] as u32;
             self.note_shared_read(warp, lane as u32, at, BYTES, true)?;
-            if self.launch.spec.settings.checks.shared_races {
-                let who = Who { warp, lane: lane as u32, clocks: &self.clocks, strong: true };
-                self.shared.note_write(who, at, BYTES, false)?;
-            }
+            self.note_shared_write(warp, lane as u32, at, BYTES, (true, false))?;
             old[lane] = u128::from(self.shared.get(at + 8, 8)) << 64 | u128::from(self.shared.get(at, 8));
             let new = update(lane, old[lane]);
             self.shared.set(at, 8, new as u64);
