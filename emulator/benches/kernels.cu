@@ -64,3 +64,9 @@ extern "C" __global__ void copy(const float* x, float* y) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     y[i] = x[i];
 }
+
+// Neighbouring threads share a word.
+extern "C" __global__ void copy_halves(const unsigned short* x, unsigned short* y) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    y[i] = x[i];
+}

@@ -24,7 +24,7 @@ struct Case {
     integer: Option<i32>,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case { kernel: "gemm", grid: [N / 64, N / 64, 1], threads: 256, pointers: 3, integer: Some(N as i32) },
     Case {
         kernel: "gemm_naive",
@@ -35,6 +35,7 @@ const CASES: [Case; 4] = [
     },
     Case { kernel: "philox", grid: [64, 1, 1], threads: 256, pointers: 1, integer: Some(40) },
     Case { kernel: "copy", grid: [N * N / 256, 1, 1], threads: 256, pointers: 2, integer: None },
+    Case { kernel: "copy_halves", grid: [N * N / 256, 1, 1], threads: 256, pointers: 2, integer: None },
 ];
 
 fn main() {
