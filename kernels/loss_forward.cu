@@ -201,7 +201,7 @@ __device__ __forceinline__ void sum_tile(const Warp &warp, const u32 (&fragments
     for (u32 panel = 0; panel < b; panel += PANEL) {
         if constexpr (STORED) load_stored(warp, panel);
         if constexpr (TARGETS != SOFT_ROWS) add_labels(warp, panel, tile * TILE);
-#pragma unroll
+#pragma unroll(STATIONARY ? CHUNKS : 1)
         for (u32 chunk = 0; chunk < CHUNKS; ++chunk) {
             const u32 inside = chunk * CHUNK<Number>, begin = panel + inside;
             if (begin >= b) break;

@@ -72,6 +72,7 @@ template <u32 BYTES, u32 THREADS, u32 ROWS>
 __device__ __forceinline__ void stage_pieces(Number *to, const Matrix<const Number> &from, u32 position, u32 begin, u32 rows, u32 channel) {
     constexpr u32 PER = BYTES / sizeof(Number), PIECES = TILE / PER;
     const Number *base = from.data + i64(position) * from.position;
+#pragma unroll 2
     for (u32 x = threadIdx.x; x < ROWS * PIECES; x += THREADS) {
         const u32 row = x / PIECES, at = channel + x % PIECES * PER;
         const bool inside = begin + row < rows && at < from.channels;

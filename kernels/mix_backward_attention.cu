@@ -131,15 +131,15 @@ __device__ __forceinline__ void add_products(float (&c)[TILES][4], const Block &
         stage_any<ELEMENT, THREADS, SPAN, DEPTH, PITCH>(to + A_ELEMENTS, z, j, begin, block.p.sampler.b, channel);
         commit_copies();
     };
-    __syncthreads();
-    if (d.channels > 0) stage(0, 0);
-    u32 turn = 0;
+    const u32 turns = ceil_div(d.channels, DEPTH);
+    // The copies of a turn fly while the one before is multiplied. One call of `stage`, so that its code is there once.
 #pragma unroll 1
-    for (u32 channel = 0; channel < d.channels; channel += DEPTH, ++turn) {
+    for (u32 turn = 0; turn <= turns; ++turn) {
         copies_arrived<0>();
         __syncthreads();
-        if (channel + DEPTH < d.channels) stage(turn + 1, channel + DEPTH);
-        const ELEMENT *current = block.stages + turn % 2 * STAGE_ELEMENTS;
+        if (turn < turns) stage(turn, turn * DEPTH);
+        if (turn == 0) continue;
+        const ELEMENT *current = block.stages + (turn - 1) % 2 * STAGE_ELEMENTS;
         multiply(c, current, current + A_ELEMENTS);
     }
     __syncthreads();

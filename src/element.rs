@@ -14,6 +14,11 @@ pub enum Dtype {
     Bf16,
 }
 
+impl Dtype {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}

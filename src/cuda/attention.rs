@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::matrix::fits_u32;
 use super::queue::{DeviceElement, Queue};
@@ -339,11 +340,9 @@ impl RawAttention {
     }
 
     fn variant(&self) -> Variant {
-        Variant::new(SOURCE)
-            .name("ELEMENT", element_name(self.dtype))
-            .number("QUERY", u32::from(self.options.query == Query::Cam))
-            .number("NORMALISE", u32::from(self.options.normalise == Normalise::Softmax))
-            .number("LAYOUT", self.layout())
+        let query = u32::from(self.options.query == Query::Cam);
+        let normalise = u32::from(self.options.normalise == Normalise::Softmax);
+        variant(self.dtype, query, normalise, self.layout())
     }
 
     /// Packs of 16 bytes where everything lies on such boundaries; else lanes go along what is contiguous.
@@ -397,6 +396,24 @@ impl RawAttention {
             c: rows.layout.shape[0] as u32,
         }
     }
+}
+
+fn variant(dtype: Dtype, query: u32, normalise: u32, layout: u32) -> Variant {
+    Variant::new(SOURCE)
+        .name("ELEMENT", element_name(dtype))
+        .number("QUERY", query)
+        .number("NORMALISE", normalise)
+        .number("LAYOUT", layout)
+}
+
+/// All variants.
+pub(super) fn variants(_: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    let maps = [(0, 0), (0, 1), (1, 0), (1, 1)];
+    let layouts =
+        maps.into_iter().flat_map(|(query, normalise)| [0, 1, 2].map(|layout| (query, normalise, layout)));
+    layouts.flat_map(|(query, normalise, layout)| {
+        Dtype::ALL.map(|dtype| variant(dtype, query, normalise, layout))
+    })
 }
 
 struct Scratch {

@@ -10,6 +10,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError, result}
 use cudarc::nvrtc::Ptx;
 
 use super::advice::driver_error;
+use super::catalogue;
 use super::device::DeviceInfo;
 use super::jit::{Compiler, Flights, Image, Resources, Target};
 use super::variant::Variant;
@@ -219,6 +220,7 @@ impl Launch {
 
 impl Shared {
     fn load(&self, op: &'static str, variant: Variant) -> Result<Loaded> {
+        debug_assert!(catalogue::contains(&self.device, &variant), "{variant} is in no list");
         self.check_shared_memory(op, &variant)?;
         let image = self.compiler.image(&variant.program(), self.target())?;
         let failed = |error| driver_error(op, format!("loading {variant}"), error);

@@ -3,12 +3,15 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::Launch;
 use super::loss::OP;
+use super::loss_forward::all_math;
 use super::loss_plan::{Plan, Range};
 use super::matrix::{Matrix, RawTargets};
 use super::sampler::{element_bytes, element_name};
 use super::variant::{Source, Variant};
+use crate::element::Dtype;
 use crate::error::Result;
 
 const SOURCE: Source = Source { file: "loss_backward.cu", kernels: &["loss_backward", "loss_backward_sum"] };
@@ -20,14 +23,24 @@ pub(super) fn panel(b: usize, math: u32) -> u32 {
 
 fn variant(plan: &Plan<'_>) -> Variant {
     let panel = panel(plan.call.columns.b, plan.math);
-    let targets = RawTargets::kind(Some(&plan.call.targets));
-    let shared = match plan.math {
+    variant_of(plan.call.dtype, plan.math, RawTargets::kind(Some(&plan.call.targets)), panel)
+}
+
+/// All variants for a device.
+pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    let maths = all_math(device).filter(|(_, _, gradient)| *gradient > 0);
+    let panels = maths.flat_map(|(dtype, math, _)| [64, 128].map(|b| (dtype, math, panel(b, math))));
+    panels.flat_map(|(dtype, math, panel)| [1, 2].map(|targets| variant_of(dtype, math, targets, panel)))
+}
+
+fn variant_of(dtype: Dtype, math: u32, targets: u32, panel: u32) -> Variant {
+    let shared = match math {
         2 => 128 * (panel + 8) + 288 * panel + 9216 + 768,
         _ => 3 * 17408 + 768 + if targets == 2 { 0 } else { 272 },
     };
     Variant::new(SOURCE)
-        .name("ELEMENT", element_name(plan.call.dtype))
-        .number("MATH", plan.math)
+        .name("ELEMENT", element_name(dtype))
+        .number("MATH", math)
         .number("TARGETS", targets)
         .number("PANEL", panel)
         .shared(shared)

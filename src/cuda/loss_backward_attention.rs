@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::Launch;
 use super::loss::OP;
 use super::loss_backward::LossParams;
@@ -11,6 +12,7 @@ use super::matrix::{Matrix, RawTargets};
 use super::sampler::element_name;
 use super::variant::{Source, Variant};
 use super::view::RawView;
+use crate::element::Dtype;
 use crate::error::Result;
 
 const SOURCE: Source = Source {
@@ -19,9 +21,17 @@ const SOURCE: Source = Source {
 };
 
 fn variant(plan: &Plan<'_>) -> Variant {
-    let targets = RawTargets::kind(Some(&plan.call.targets));
+    variant_of(plan.call.dtype, RawTargets::kind(Some(&plan.call.targets)))
+}
+
+/// All variants.
+pub(super) fn variants(_: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    Dtype::ALL.into_iter().flat_map(|dtype| [1, 2].map(|targets| variant_of(dtype, targets)))
+}
+
+fn variant_of(dtype: Dtype, targets: u32) -> Variant {
     Variant::new(SOURCE)
-        .name("ELEMENT", element_name(plan.call.dtype))
+        .name("ELEMENT", element_name(dtype))
         .number("MATH", 0)
         .number("TARGETS", targets)
         .number("PANEL", 64)

@@ -3,30 +3,42 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::loss::OP;
-use super::loss_plan::{Plan, Range};
+use super::loss_plan::{Plan, Range, choose_math};
 use super::matrix::{Matrix, RawTargets};
-use super::sampler::{SamplerParams, draw_kind, element_bytes, element_name};
+use super::queue::Precision;
+use super::sampler::{DRAW_KINDS, SamplerParams, draw_kind, element_bytes, element_name};
 use super::tile::Tile;
 use super::variant::{Source, Variant};
 use super::view::RawView;
+use crate::element::Dtype;
 use crate::error::Result;
 
 const SOURCE: Source =
     Source { file: "loss_forward.cu", kernels: &["loss_forward", "loss_sums", "loss_finish"] };
 /// DRAW of columns that `weights` has stored.
 const STORED: u32 = 6;
+
 /// How a block draws the whole batch, if that leaves room for two warps; else columns are stored first.
 pub(super) fn choose_tile(engine: &Engine, b: usize, math: u32, soft: bool) -> Option<Tile> {
-    let tile = Tile::choose(engine, b, |tile| shared_bytes(tile, math, soft));
+    drawing_tile(engine.device(), b, math, soft)
+}
+
+fn drawing_tile(device: &DeviceInfo, b: usize, math: u32, soft: bool) -> Option<Tile> {
+    let tile = Tile::choose(device, b, |tile| shared_bytes(tile, math, soft));
     (!tile.multi && tile.warps >= 2).then_some(tile)
 }
 
-/// How a block works: as chosen, or on stored columns, 64 examples at a time.
+/// How a block works on stored columns: 64 examples at a time.
+fn stored_tile(device: &DeviceInfo, math: u32, soft: bool) -> Tile {
+    Tile::choose(device, 64, |tile| shared_bytes(tile, math, soft))
+}
+
 fn tile(plan: &Plan<'_>) -> Tile {
     let soft = matches!(plan.call.targets, RawTargets::Soft(_));
-    plan.tile.unwrap_or_else(|| Tile::choose(plan.engine, 64, |tile| shared_bytes(tile, plan.math, soft)))
+    plan.tile.unwrap_or_else(|| stored_tile(plan.engine.device(), plan.math, soft))
 }
 
 fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
@@ -35,19 +47,69 @@ fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
 }
 
 fn variant(plan: &Plan<'_>) -> Variant {
-    let (call, tile) = (plan.call, tile(plan));
-    let draw = if plan.tile.is_some() { draw_kind(call.columns.mixing.generator) } else { STORED };
-    let soft = matches!(call.targets, RawTargets::Soft(_));
-    Variant::new(SOURCE)
-        .name("ELEMENT", element_name(call.dtype))
-        .number("MATH", plan.math)
-        .number("DRAW", draw)
-        .number("PANEL", tile.panel)
-        .number("WARPS", tile.warps)
-        .number("TARGETS", RawTargets::kind(Some(&call.targets)))
-        .number("KL", u32::from(call.outputs.kl.is_some()))
-        .number("GRADIENT", plan.gradient)
-        .shared(shared_bytes(&tile, plan.math, soft))
+    let call = plan.call;
+    let choice = Choice {
+        dtype: call.dtype,
+        math: plan.math,
+        draw: if plan.tile.is_some() { draw_kind(call.columns.mixing.generator) } else { STORED },
+        tile: tile(plan),
+        targets: RawTargets::kind(Some(&call.targets)),
+        kl: u32::from(call.outputs.kl.is_some()),
+        gradient: plan.gradient,
+    };
+    choice.variant()
+}
+
+/// What decides about the variant.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    dtype: Dtype,
+    math: u32,
+    draw: u32,
+    tile: Tile,
+    targets: u32,
+    kl: u32,
+    gradient: u32,
+}
+
+impl Choice {
+    fn variant(&self) -> Variant {
+        Variant::new(SOURCE)
+            .name("ELEMENT", element_name(self.dtype))
+            .number("MATH", self.math)
+            .number("DRAW", self.draw)
+            .number("PANEL", self.tile.panel)
+            .number("WARPS", self.tile.warps)
+            .number("TARGETS", self.targets)
+            .number("KL", self.kl)
+            .number("GRADIENT", self.gradient)
+            .shared(shared_bytes(&self.tile, self.math, self.targets == 2))
+    }
+}
+
+/// Element types with MATH and GRADIENT of the loss's kernels on a device.
+pub(super) fn all_math(device: &DeviceInfo) -> impl Iterator<Item = (Dtype, u32, u32)> {
+    let precisions = [Precision::Exact, Precision::Tf32]
+        .into_iter()
+        .filter(|precision| *precision == Precision::Exact || device.has_ampere_tensor_cores());
+    let pairs = precisions.flat_map(|precision| Dtype::ALL.map(|dtype| (dtype, precision)));
+    let all = pairs.flat_map(|(dtype, precision)| [0, 1, 2].map(|gradient| (dtype, precision, gradient)));
+    all.filter_map(|(dtype, precision, gradient)| {
+        Some((dtype, choose_math(device, dtype, precision, gradient).ok()?, gradient))
+    })
+}
+
+/// All variants for a device.
+pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    let maths = all_math(device);
+    let targets = maths.flat_map(|math| [(1, 0), (1, 1), (2, 0), (2, 1)].map(|targets| (math, targets)));
+    targets.flat_map(move |((dtype, math, gradient), (targets, kl))| {
+        let choice = move |draw, tile| Choice { dtype, math, draw, tile, targets, kl, gradient };
+        let soft = targets == 2;
+        let drawing = Tile::batches().filter_map(move |b| drawing_tile(device, b, math, soft));
+        let drawn = drawing.flat_map(move |tile| DRAW_KINDS.map(move |draw| choice(draw, tile)));
+        drawn.chain([choice(STORED, stored_tile(device, math, soft))]).map(|choice| choice.variant())
+    })
 }
 
 /// # Safety

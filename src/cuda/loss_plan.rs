@@ -2,6 +2,7 @@
 
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::Engine;
 use super::loss::{OP, RawLoss};
 use super::matrix::{Matrix, RawTargets, math};
@@ -77,7 +78,7 @@ impl<'a> Plan<'a> {
             (None, Some(_)) => 1,
             (None, None) => 0,
         };
-        let math = choose_math(engine, call, gradient)?;
+        let math = choose_math(engine.device(), call.dtype, call.precision, gradient)?;
         let soft = matches!(call.targets, RawTargets::Soft(_));
         let tile = loss_forward::choose_tile(engine, b, math, soft);
         let stored = gradient > 0 || tile.is_none();
@@ -225,11 +226,16 @@ impl<'a> Plan<'a> {
 }
 
 /// The gradient of attention is taken in f32, since leading digits cancel; so is bf16 where tensor cores do not take it.
-fn choose_math(engine: &Engine, call: &RawLoss<'_>, gradient: u32) -> Result<u32> {
-    let lacks_bf16 = call.dtype == Dtype::Bf16 && !engine.device().has_ampere_tensor_cores();
+pub(super) fn choose_math(
+    device: &DeviceInfo,
+    dtype: Dtype,
+    precision: Precision,
+    gradient: u32,
+) -> Result<u32> {
+    let lacks_bf16 = dtype == Dtype::Bf16 && !device.has_ampere_tensor_cores();
     if gradient == 2 || lacks_bf16 {
         return Ok(0);
     }
-    let precision = if call.dtype == Dtype::F32 { call.precision } else { Precision::Exact };
-    math(OP, engine, call.dtype, precision)
+    let precision = if dtype == Dtype::F32 { precision } else { Precision::Exact };
+    math(OP, device, dtype, precision)
 }

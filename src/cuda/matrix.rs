@@ -6,7 +6,7 @@ use cudarc::driver::CudaStream;
 use cudarc::driver::SyncOnDrop;
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::engine::Engine;
+use super::device::DeviceInfo;
 use super::queue::Precision;
 use super::view::{DeviceView, Footprint, RawView};
 use crate::element::Dtype;
@@ -135,8 +135,7 @@ impl RawTargets {
 }
 
 /// MATH of the kernels: how elements of this type are multiplied.
-pub(super) fn math(op: &'static str, engine: &Engine, dtype: Dtype, precision: Precision) -> Result<u32> {
-    let device = engine.device();
+pub(super) fn math(op: &'static str, device: &DeviceInfo, dtype: Dtype, precision: Precision) -> Result<u32> {
     match (dtype, precision) {
         (Dtype::Bf16, _) if !device.has_ampere_tensor_cores() => Err(Error::Device {
             op,
@@ -147,6 +146,15 @@ pub(super) fn math(op: &'static str, engine: &Engine, dtype: Dtype, precision: P
         (Dtype::F32, Precision::Tf32) => Ok(1),
         (Dtype::F16 | Dtype::Bf16, _) => Ok(2),
     }
+}
+
+/// Element types with each MATH that [`math`] may give them on a device. A type it refuses is left out.
+pub(super) fn all_math(op: &'static str, device: &DeviceInfo) -> impl Iterator<Item = (Dtype, u32)> {
+    let pairs = [(Dtype::F32, Precision::Exact), (Dtype::F32, Precision::Tf32)]
+        .into_iter()
+        .chain([Dtype::F16, Dtype::Bf16].map(|dtype| (dtype, Precision::Exact)))
+        .filter(|(_, precision)| *precision == Precision::Exact || device.has_ampere_tensor_cores());
+    pairs.filter_map(move |(dtype, precision)| Some((dtype, math(op, device, dtype, precision).ok()?)))
 }
 
 /// Sizes that kernels hold in 32 bits.

@@ -3,15 +3,17 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
-use super::matrix::{Matrix, RawTargets};
+use super::matrix::{Matrix, RawTargets, all_math};
 use super::mix_backward::RawMixBackward;
 use super::mix_forward::OP;
-use super::sampler::{Prepared, SamplerParams, draw_kind, element_bytes, element_name};
+use super::sampler::{DRAW_KINDS, Prepared, SamplerParams, draw_kind, element_bytes, element_name};
 use super::tile::{Tile, splits};
 use super::variant::{Source, Variant};
 use super::view::RawView;
 use super::workspace::Carve;
+use crate::element::Dtype;
 use crate::error::Result;
 
 const SOURCE: Source = Source {
@@ -40,7 +42,28 @@ impl AttentionPart {
 }
 
 fn choose_tile(engine: &Engine, b: usize, math: u32) -> Tile {
-    Tile::choose(engine, b, |tile| shared_bytes(tile, math))
+    Tile::choose(engine.device(), b, |tile| shared_bytes(tile, math))
+}
+
+fn variant(tile: &Tile, draw: u32, (dtype, math): (Dtype, u32), targets: u32) -> Variant {
+    Variant::new(SOURCE)
+        .name("ELEMENT", element_name(dtype))
+        .number("MATH", math)
+        .number("DRAW", draw)
+        .number("PANEL", tile.panel)
+        .number("MULTI", u32::from(tile.multi))
+        .number("WARPS", tile.warps)
+        .number("TARGETS", targets)
+        .shared(shared_bytes(tile, math))
+}
+
+/// All variants for a device.
+pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    let tiles = all_math(OP, device).flat_map(move |math| {
+        Tile::batches().map(move |b| (math, Tile::choose(device, b, |tile| shared_bytes(tile, math.1))))
+    });
+    let kinds = tiles.flat_map(|(math, tile)| DRAW_KINDS.map(move |draw| (math, tile, draw)));
+    kinds.flat_map(|(math, tile, draw)| [0, 1, 2].map(|targets| variant(&tile, draw, math, targets)))
 }
 
 fn shared_bytes(tile: &Tile, math: u32) -> u32 {
@@ -68,15 +91,8 @@ pub(super) unsafe fn run(
     let (columns, size) = (&call.columns, element_bytes(call.dtype));
     let tile = choose_tile(engine, columns.b, math);
     let targets = call.targets.as_ref().filter(|_| call.d_mixed_targets.is_some());
-    let variant = Variant::new(SOURCE)
-        .name("ELEMENT", element_name(call.dtype))
-        .number("MATH", math)
-        .number("DRAW", draw_kind(columns.mixing.generator))
-        .number("PANEL", tile.panel)
-        .number("MULTI", u32::from(tile.multi))
-        .number("WARPS", tile.warps)
-        .number("TARGETS", RawTargets::kind(targets))
-        .shared(shared_bytes(&tile, math));
+    let draw = draw_kind(columns.mixing.generator);
+    let variant = variant(&tile, draw, (call.dtype, math), RawTargets::kind(targets));
     let launch =
         Launch::new(OP, variant, "mix_backward_attention", &[columns.r, part.splits], 32 * tile.warps)?;
     let (labels, soft) = RawTargets::params(targets, call.classes);

@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
-use super::matrix::{Matrix, RawTargets, fits_u32, math};
+use super::matrix::{Matrix, RawTargets, all_math, fits_u32, math};
 use super::mix_attention::{self, AttentionPart};
 use super::mix_forward::{MixInput, OP};
 use super::queue::{DeviceElement, Precision, Queue};
@@ -122,7 +123,7 @@ impl Queue<'_> {
             attention: input.attention.is_some(),
             wants: [outputs.features.is_some(), outputs.targets.is_some(), outputs.attention.is_some()],
         };
-        let math = math(OP, self.engine(), T::DTYPE, self.chosen_precision())?;
+        let math = math(OP, self.engine().device(), T::DTYPE, self.chosen_precision())?;
         Ok(Plan::new(self.engine(), sizes, math, 0)?.bytes)
     }
 
@@ -234,7 +235,7 @@ pub struct RawMixBackward<'a> {
 pub unsafe fn mix_backward(engine: &Engine, stream: CUstream, call: &RawMixBackward<'_>) -> Result<()> {
     let mut footprint = Footprint::new(OP);
     call.check(&mut footprint)?;
-    let math = math(OP, engine, call.dtype, call.precision)?;
+    let math = math(OP, engine.device(), call.dtype, call.precision)?;
     let plan = Plan::new(engine, call.sizes(), math, call.workspace.pointer)?;
     call.workspace.claim(OP, plan.bytes, &mut footprint)?;
     let d_targets = call.d_targets.as_ref().map(as_cube);
@@ -506,14 +507,23 @@ impl Plan {
     }
 
     fn variant(&self, side: u32) -> Variant {
-        let (a, b) = if self.math == 2 { (144, 9216) } else { (160, 8704) };
-        Variant::new(SOURCE)
-            .name("ELEMENT", element_name(self.sizes.dtype))
-            .number("MATH", self.math)
-            .number("SIDE", side)
-            .number("WARPS", WARPS)
-            .shared((2 * (WARPS * 16 * a + b)).max(WARPS * 4608))
+        variant((self.sizes.dtype, self.math), side)
     }
+}
+
+fn variant((dtype, math): (Dtype, u32), side: u32) -> Variant {
+    let (a, b) = if math == 2 { (144, 9216) } else { (160, 8704) };
+    Variant::new(SOURCE)
+        .name("ELEMENT", element_name(dtype))
+        .number("MATH", math)
+        .number("SIDE", side)
+        .number("WARPS", WARPS)
+        .shared((2 * (WARPS * 16 * a + b)).max(WARPS * 4608))
+}
+
+/// All variants for a device.
+pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    all_math(OP, device).flat_map(|math| [0, 1].map(|side| variant(math, side)))
 }
 
 /// `MixBackwardParams` of mix_backward.cu.

@@ -4,11 +4,12 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
-use super::matrix::{DeviceTargets, Matrix, RawTargets, fits_u32, math};
+use super::matrix::{DeviceTargets, Matrix, RawTargets, all_math, fits_u32, math};
 use super::queue::{DeviceElement, Precision, Queue};
 use super::sampler::{
-    Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
+    DRAW_KINDS, Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
     prepare_variant,
 };
 use super::tile::Tile;
@@ -197,13 +198,14 @@ pub struct RawMixForward<'a> {
 pub unsafe fn mix_forward(engine: &Engine, stream: CUstream, call: &RawMixForward<'_>) -> Result<()> {
     call.check()?;
     let (columns, dtype) = (&call.columns, call.dtype);
-    let math = math(OP, engine, dtype, call.precision)?;
+    let math = math(OP, engine.device(), dtype, call.precision)?;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let prepared = columns.carve(&mut carve)?;
     let packed = carve_packed(&mut carve, &call.features.layout, dtype)?;
     // Targets that nobody wants mixed are not read.
     let targets = call.targets.as_ref().filter(|_| call.mixed_targets.is_some());
-    let kernel = Kernel::choose(engine, columns, dtype, math, RawTargets::kind(targets));
+    let draw = draw_kind(columns.mixing.generator);
+    let kernel = Kernel::choose(engine.device(), columns.b, draw, (dtype, math), RawTargets::kind(targets));
     let launch = kernel.launch(engine, call)?;
     // SAFETY: the caller's promise; each launch reads what those before wrote on the same stream, and the parameters are those
     // that the kernels declare.
@@ -288,12 +290,12 @@ struct Cut {
 }
 
 impl Kernel {
-    fn choose(engine: &Engine, columns: &RawColumns<'_>, dtype: Dtype, math: u32, targets: u32) -> Self {
-        let tile = Tile::choose(engine, columns.b, |tile| shared_bytes(tile, math));
+    fn choose(device: &DeviceInfo, b: usize, draw: u32, (dtype, math): (Dtype, u32), targets: u32) -> Self {
+        let tile = Tile::choose(device, b, |tile| shared_bytes(tile, math));
         let variant = Variant::new(SOURCE)
             .name("ELEMENT", element_name(dtype))
             .number("MATH", math)
-            .number("DRAW", draw_kind(columns.mixing.generator))
+            .number("DRAW", draw)
             .number("PANEL", tile.panel)
             .number("MULTI", u32::from(tile.multi))
             .number("WARPS", tile.warps)
@@ -313,6 +315,16 @@ impl Kernel {
             Launch::new(OP, self.variant, "mix_forward", &[r, column_tiles, splits], 32 * self.warps)?;
         Ok(Cut { launch, column_tiles: column_tiles as u32, splits: splits as u32 })
     }
+}
+
+/// All variants for a device.
+pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    let maths = all_math(OP, device);
+    let batches = maths.flat_map(|math| Tile::batches().map(move |b| (math, b)));
+    let kinds = batches.flat_map(|(math, b)| DRAW_KINDS.map(move |draw| (math, b, draw)));
+    kinds.flat_map(|(math, b, draw)| {
+        [0, 1, 2].map(|targets| Kernel::choose(device, b, draw, math, targets).variant)
+    })
 }
 
 fn shared_bytes(tile: &Tile, math: u32) -> u32 {

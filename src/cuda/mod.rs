@@ -15,6 +15,7 @@
 
 mod advice;
 mod attention;
+mod catalogue;
 mod device;
 mod engine;
 pub mod jit;
@@ -37,6 +38,7 @@ mod workspace;
 
 pub(crate) use advice::driver_error;
 pub use attention::{AttentionGradients, AttentionInput, AttentionOutputs, Classifier};
+pub use catalogue::{KernelVariant, kernel_variants};
 pub use cudarc;
 pub use device::{DeviceInfo, open};
 pub use engine::{Engine, KernelReport};

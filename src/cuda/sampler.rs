@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::variant::{Source, Variant};
 use super::view::{Footprint, RawView};
@@ -27,6 +28,9 @@ pub(super) fn draw_kind(generator: Generator) -> u32 {
         Generator::Explicit => 5,
     }
 }
+
+/// What [`draw_kind`] may give.
+pub(super) const DRAW_KINDS: std::ops::Range<u32> = 0..6;
 
 /// The name of an element type in kernels.
 pub(super) fn element_name(dtype: Dtype) -> &'static str {
@@ -201,6 +205,11 @@ const PREPARE: Source =
 /// The kernels that prepare inputs. Those of attention do not depend on the element type.
 pub(super) fn prepare_variant(dtype: Dtype) -> Variant {
     Variant::new(PREPARE).name("ELEMENT", element_name(dtype))
+}
+
+/// All variants.
+pub(super) fn variants(_: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    Dtype::ALL.into_iter().map(prepare_variant)
 }
 
 /// `PrepareAttentionParams` of prepare.cu.

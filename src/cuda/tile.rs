@@ -1,6 +1,6 @@
 //! How blocks that draw are cut: a table and a chooser.
 
-use super::engine::Engine;
+use super::device::DeviceInfo;
 
 /// Panels of examples that kernels are compiled for: the smallest that holds the batch is taken, so that nothing is drawn twice.
 const PANELS: [u32; 8] = [64, 128, 256, 384, 512, 768, 1024, 1536];
@@ -27,9 +27,14 @@ pub(super) struct Tile {
 }
 
 impl Tile {
+    /// Batches of every size that makes a difference to the choice.
+    pub fn batches() -> impl Iterator<Item = usize> {
+        PANELS.into_iter().map(|panel| panel as usize).chain([usize::MAX])
+    }
+
     /// The first of the table that holds `b` examples and fits the device, by the kernel's own count of shared memory.
-    pub fn choose(engine: &Engine, b: usize, shared_bytes: impl Fn(&Tile) -> u32) -> Self {
-        Self::first(b, engine.device().shared_per_block, shared_bytes)
+    pub fn choose(device: &DeviceInfo, b: usize, shared_bytes: impl Fn(&Tile) -> u32) -> Self {
+        Self::first(b, device.shared_per_block, shared_bytes)
     }
 
     fn first(b: usize, shared: u32, shared_bytes: impl Fn(&Tile) -> u32) -> Self {

@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::queue::{DeviceElement, Queue};
 use super::sampler::{
-    Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
+    DRAW_KINDS, Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
 };
 use super::tile::Tile;
 use super::variant::{Source, Variant};
@@ -134,8 +135,8 @@ impl Queue<'_> {
         if attention {
             self.engine().prepare(OP, super::sampler::prepare_variant(Dtype::F32))?;
         }
-        let tile = Tile::choose(self.engine(), b, shared_bytes);
-        self.engine().prepare(OP, variant(&tile, generator, T::DTYPE))
+        let tile = Tile::choose(self.engine().device(), b, shared_bytes);
+        self.engine().prepare(OP, variant(&tile, draw_kind(generator), T::DTYPE))
     }
 }
 
@@ -178,9 +179,9 @@ pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) 
     let columns = call.check()?;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let prepared = call.columns.carve(&mut carve)?;
-    let tile = Tile::choose(engine, call.columns.b, shared_bytes);
+    let tile = Tile::choose(engine.device(), call.columns.b, shared_bytes);
     let tiles = columns.div_ceil(16 * tile.warps as usize);
-    let variant = variant(&tile, call.columns.mixing.generator, call.dtype);
+    let variant = variant(&tile, draw_kind(call.columns.mixing.generator), call.dtype);
     let launch = Launch::new(OP, variant, "weights", &[call.columns.r, tiles], 32 * tile.warps)?;
     let out = call.out.unwrap_or(RawView::contiguous(0, [1, 1, 1]));
     let mass = call.mass.unwrap_or(RawView::contiguous(0, [1, 1]));
@@ -229,9 +230,9 @@ pub(super) unsafe fn fill_chunk(
     prepared: &Prepared,
     chunk: &Chunk,
 ) -> Result<()> {
-    let tile = Tile::choose(engine, columns.b, shared_bytes);
+    let tile = Tile::choose(engine.device(), columns.b, shared_bytes);
     let tiles = chunk.columns.div_ceil(16 * tile.warps as usize);
-    let variant = variant(&tile, columns.mixing.generator, chunk.dtype);
+    let variant = variant(&tile, draw_kind(columns.mixing.generator), chunk.dtype);
     let launch = Launch::new(op, variant, "weights", &[columns.r, tiles], 32 * tile.warps)?;
     let layout = Layout { shape: [columns.r, columns.b, chunk.columns], strides: chunk.strides };
     let chunk_view = RawView { pointer: chunk.out, layout };
@@ -291,14 +292,21 @@ impl RawWeights<'_> {
     }
 }
 
-fn variant(tile: &Tile, generator: Generator, dtype: Dtype) -> Variant {
+fn variant(tile: &Tile, draw: u32, dtype: Dtype) -> Variant {
     Variant::new(SOURCE)
         .name("ELEMENT", element_name(dtype))
-        .number("DRAW", draw_kind(generator))
+        .number("DRAW", draw)
         .number("PANEL", tile.panel)
         .number("MULTI", u32::from(tile.multi))
         .number("WARPS", tile.warps)
         .shared(shared_bytes(tile))
+}
+
+/// All variants for a device.
+pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
+    let tiles = Tile::batches().map(|b| Tile::choose(device, b, shared_bytes));
+    let kinds = tiles.flat_map(|tile| DRAW_KINDS.map(move |draw| (tile, draw)));
+    kinds.flat_map(|(tile, draw)| Dtype::ALL.map(|dtype| variant(&tile, draw, dtype)))
 }
 
 /// Whether rows of columns can be written sixteen bytes at a time.
