@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::call::Call;
 use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::matrix::fits_u32;
@@ -103,28 +104,15 @@ impl Queue<'_> {
         mut maps: DeviceViewMut<'_, f32, 2>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let outside = [Some(("attention", maps.context())), Some(("the workspace", workspace.context()))];
-        self.check_contexts(OP, outside)?;
-        self.check_attention_contexts(input)?;
-        let stream = self.stream();
-        let features = input.features.resolve(stream);
-        let rows = input.classifier.as_ref().map(|classifier| classifier.rows.resolve(stream));
-        let labels = input.classifier.as_ref().map(|classifier| classifier.labels.resolve(stream));
-        let (maps, scratch) = (maps.resolve(stream), workspace.resolve(stream));
-        let call = RawAttention {
-            dtype: T::DTYPE,
-            options: *options,
-            features: features.0,
-            rows: rows.as_ref().map(|(view, _)| *view),
-            labels: labels.as_ref().map(|(view, _)| *view),
-            maps: maps.0,
-            d_features: None,
-            d_rows: None,
-            workspace: scratch.0.into(),
+        let mut call = Call::new(OP, self);
+        let maps = call.writes("attention", &mut maps)?;
+        let raw = RawAttention {
+            workspace: call.scratch(workspace)?,
+            ..RawAttention::new(&mut call, input, options, maps)?
         };
         // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
-        // made; the guards order this launch with other uses of the memory.
-        unsafe { attention(self.engine(), stream.cu_stream(), &call) }
+        // made; `call` orders the launches with other uses of the memory.
+        unsafe { attention(self.engine(), self.stream().cu_stream(), &raw) }
     }
 
     /// The gradient with respect to features, and to the classifier with CAM, from da (b, r).
@@ -173,48 +161,34 @@ impl Queue<'_> {
         mut outputs: AttentionOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        self.check_contexts(
-            OP,
-            [
-                Some(("the gradient of attention", d_maps.context())),
-                Some(("the gradient of the features", outputs.features.context())),
-                outputs.classifier.as_ref().map(|view| ("the gradient of the classifier", view.context())),
-                Some(("the workspace", workspace.context())),
-            ],
-        )?;
-        self.check_attention_contexts(input)?;
-        let stream = self.stream();
-        let features = input.features.resolve(stream);
-        let rows = input.classifier.as_ref().map(|classifier| classifier.rows.resolve(stream));
-        let labels = input.classifier.as_ref().map(|classifier| classifier.labels.resolve(stream));
-        let d_maps = d_maps.resolve(stream);
-        let d_features = outputs.features.resolve(stream);
-        let d_rows = outputs.classifier.as_mut().map(|view| view.resolve(stream));
-        let scratch = workspace.resolve(stream);
-        let call = RawAttention {
-            dtype: T::DTYPE,
-            options: *options,
-            features: features.0,
-            rows: rows.as_ref().map(|(view, _)| *view),
-            labels: labels.as_ref().map(|(view, _)| *view),
-            maps: d_maps.0,
-            d_features: Some(d_features.0),
-            d_rows: d_rows.as_ref().map(|(view, _)| *view),
-            workspace: scratch.0.into(),
+        let mut call = Call::new(OP, self);
+        let d_maps = call.reads("the gradient of attention", d_maps)?;
+        let raw = RawAttention {
+            workspace: call.scratch(workspace)?,
+            ..RawAttention::backward(&mut call, input, options, d_maps, &mut outputs)?
         };
         // SAFETY: as in `attention_forward_into`.
-        unsafe { attention(self.engine(), stream.cu_stream(), &call) }
+        unsafe { attention(self.engine(), self.stream().cu_stream(), &raw) }
     }
 
-    fn check_attention_contexts<T: DeviceElement>(&self, input: &AttentionInput<'_, T>) -> Result<()> {
-        self.check_contexts(
-            OP,
-            [
-                Some(("features", input.features.context())),
-                input.classifier.as_ref().map(|classifier| ("the classifier", classifier.rows.context())),
-                input.classifier.as_ref().map(|classifier| ("labels", classifier.labels.context())),
-            ],
-        )
+    /// Compiles what attention of such input needs: in the forward direction, or with `outputs` in the backward one.
+    ///
+    /// # Errors
+    /// As [`Queue::attention_forward_into`].
+    pub fn compile_attention<T: DeviceElement>(
+        &self,
+        input: &AttentionInput<'_, T>,
+        options: &AttentionOptions,
+        outputs: Option<&mut AttentionOutputs<'_, T>>,
+    ) -> Result<()> {
+        let mut call = Call::new(OP, self);
+        let [b, r, _] = input.features.shape();
+        let maps = RawView::contiguous(0, [b, r]);
+        let raw = match outputs {
+            None => RawAttention::new(&mut call, input, options, maps)?,
+            Some(outputs) => RawAttention::backward(&mut call, input, options, maps, outputs)?,
+        };
+        compile_attention(self.engine(), &raw)
     }
 }
 
@@ -277,7 +251,52 @@ pub unsafe fn attention(engine: &Engine, stream: CUstream, call: &RawAttention) 
     unsafe { engine.launch(OP, stream, &launch, &params) }
 }
 
+/// Compiles what [`attention`] needs for a call. Of maps and workspace neither address nor size is looked at.
+///
+/// # Errors
+/// [`Error::Nvrtc`], [`Error::Cuda`]; as [`attention`] about query and classifier.
+pub fn compile_attention(engine: &Engine, call: &RawAttention) -> Result<()> {
+    call.check_classifier(&mut Footprint::new(OP))?;
+    engine.prepare(OP, &[call.variant()], None)
+}
+
 impl RawAttention {
+    /// Forward, but for the workspace.
+    fn new<'s, T: DeviceElement>(
+        call: &mut Call<'s>,
+        input: &'s AttentionInput<'_, T>,
+        options: &AttentionOptions,
+        maps: RawView<2>,
+    ) -> Result<Self> {
+        let classifier = input.classifier.as_ref();
+        Ok(Self {
+            dtype: T::DTYPE,
+            options: *options,
+            features: call.reads("features", &input.features)?,
+            rows: classifier.map(|given| call.reads("the classifier", &given.rows)).transpose()?,
+            labels: classifier.map(|given| call.reads("labels", &given.labels)).transpose()?,
+            maps,
+            d_features: None,
+            d_rows: None,
+            workspace: RawWorkspace::EMPTY,
+        })
+    }
+
+    /// Backward, but for the workspace.
+    fn backward<'s, T: DeviceElement>(
+        call: &mut Call<'s>,
+        input: &'s AttentionInput<'_, T>,
+        options: &AttentionOptions,
+        d_maps: RawView<2>,
+        outputs: &'s mut AttentionOutputs<'_, T>,
+    ) -> Result<Self> {
+        Ok(Self {
+            d_features: Some(call.writes("the gradient of the features", &mut outputs.features)?),
+            d_rows: call.may_write("the gradient of the classifier", &mut outputs.classifier)?,
+            ..Self::new(call, input, options, d_maps)?
+        })
+    }
+
     fn check(&self) -> Result<()> {
         let mut footprint = Footprint::new(OP);
         let ([b, r, d], size) = (self.features.layout.shape, element_bytes(self.dtype));

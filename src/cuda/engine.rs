@@ -2,7 +2,8 @@
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bytemuck::Pod;
 use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
@@ -132,9 +133,26 @@ impl Engine {
         })
     }
 
-    /// Compiles and loads a variant, unless that has been done.
-    pub(super) fn prepare(&self, op: &'static str, variant: Variant) -> Result<()> {
-        self.load(op, variant, None).map(|_| ())
+    /// Compiles and loads what is missing of these variants, each in a thread of its own. `stream`: where they are about to be launched.
+    pub(super) fn prepare(
+        &self,
+        op: &'static str,
+        variants: &[Variant],
+        stream: Option<sys::CUstream>,
+    ) -> Result<()> {
+        let missing: Vec<Variant> =
+            variants.iter().copied().filter(|variant| !self.shared.modules.contains(variant)).collect();
+        let Some((first, others)) = missing.split_first() else { return Ok(()) };
+        if let Some(stream) = stream {
+            refuse_capture(op, first, stream)?;
+        }
+        std::thread::scope(|scope| {
+            let load = |variant: Variant| move || self.load(op, variant, None).map(|_| ());
+            let threads: Vec<_> = others.iter().map(|&variant| scope.spawn(load(variant))).collect();
+            let own = load(*first)();
+            let joined = threads.into_iter().map(|thread| thread.join().expect("loading does not panic"));
+            joined.chain([own]).collect()
+        })
     }
 
     /// Launches one kernel of a variant.
@@ -156,6 +174,12 @@ impl Engine {
             .find(|(name, _)| *name == launch.kernel)
             .expect("sources list their kernels");
         let failed = |error| driver_error(op, format!("launching {}", launch.kernel), error);
+        trace(|| {
+            let Launch { variant, kernel, blocks, threads, shared_bytes } = launch;
+            format!(
+                "{op}: {kernel} of {variant}: grid {blocks}, block {threads}, {shared_bytes} bytes of dynamic shared memory"
+            )
+        });
         self.shared.context.bind_to_thread().map_err(failed)?;
         let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the function is loaded and outlives the call; its one parameter is `params`, as the caller promises.
@@ -222,9 +246,11 @@ impl Shared {
     fn load(&self, op: &'static str, variant: Variant) -> Result<Loaded> {
         debug_assert!(catalogue::contains(&self.device, &variant), "{variant} is in no list");
         self.check_shared_memory(op, &variant)?;
-        let image = self.compiler.image(&variant.program(), self.target())?;
+        let begin = Instant::now();
+        let (image, origin) = self.compiler.obtain(&variant.program(), self.target())?;
         let failed = |error| driver_error(op, format!("loading {variant}"), error);
         let module = self.load_image(&image).map_err(failed)?;
+        trace(|| format!("{op}: {variant}: {origin:?}, loaded after {:.1?}", begin.elapsed()));
         let mut functions = Vec::with_capacity(variant.source.kernels.len());
         for &kernel in variant.source.kernels {
             let function = module.load_function(kernel).map_err(failed)?;
@@ -273,6 +299,14 @@ impl Shared {
             ),
             advice: "use a device with more shared memory, or the CPU engine".into(),
         })
+    }
+}
+
+/// Writes a line to stderr where the environment asks for it.
+fn trace(line: impl FnOnce() -> String) {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    if *WANTED.get_or_init(|| std::env::var_os("MULTIMIX_TRACE").is_some_and(|value| value == "1")) {
+        eprintln!("multimix: {}", line());
     }
 }
 

@@ -4,13 +4,17 @@
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::call::Call;
 use super::engine::Engine;
 use super::loss_plan::Plan;
 use super::matrix::{DeviceTargets, RawTargets, fits_u32};
 use super::queue::{DeviceElement, Precision, Queue};
 use super::sampler::{RawColumns, element_bytes};
+use super::variant::Variant;
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
+use super::weights::drawing_variant;
 use super::workspace::RawWorkspace;
+use super::{loss_backward, loss_backward_attention, loss_forward};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::problem::{LossOptions, Mixing, expect_shape};
@@ -217,77 +221,64 @@ impl Queue<'_> {
         mut outputs: LossOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        self.check_loss_contexts(input, upstream, &outputs, workspace)?;
+        let mut call = Call::new(OP, self);
+        let workspace = call.scratch(workspace)?;
+        let scalar = call.may_read("upstream", &upstream.scalar)?;
+        let raw = RawLoss {
+            factor: upstream.factor,
+            upstream: scalar.map_or(0, |scalar| scalar.pointer),
+            workspace,
+            ..self.raw_loss(&mut call, mixing, input, options, &mut outputs)?
+        };
+        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
+        // made; `call` orders the launches with other uses of the memory.
+        unsafe { self::loss(self.engine(), self.stream().cu_stream(), &raw) }
+    }
+
+    /// Compiles what [`Queue::loss_into`] needs for these arguments.
+    ///
+    /// # Errors
+    /// As [`Queue::loss_into`].
+    pub fn compile_loss<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &LossInput<'_, T>,
+        options: &LossOptions,
+        outputs: &mut LossOutputs<'_, T>,
+    ) -> Result<()> {
+        let raw = self.raw_loss(&mut Call::new(OP, self), mixing, input, options, outputs)?;
+        compile_loss(self.engine(), &raw)
+    }
+
+    /// All but upstream and workspace.
+    fn raw_loss<'s, 'm, T: DeviceElement>(
+        &self,
+        call: &mut Call<'s>,
+        mixing: &'m Mixing,
+        input: &'s LossInput<'_, T>,
+        options: &'m LossOptions,
+        outputs: &'s mut LossOutputs<'_, T>,
+    ) -> Result<RawLoss<'m>> {
         let [b, r, _] = input.logits.shape();
-        let stream = self.stream();
-        let logits = input.logits.resolve(stream);
-        let targets = input.targets.resolve(stream);
-        let attention = input.attention.as_ref().map(|view| view.resolve(stream));
-        let weights = input.weights.as_ref().map(|view| view.resolve(stream));
-        let words = self.words().map(|view| view.resolve(stream));
-        let scalar = upstream.scalar.as_ref().map(|view| view.resolve(stream));
-        let loss = outputs.loss.as_mut().map(|view| view.resolve(stream));
-        let kl = outputs.kl.as_mut().map(|view| view.resolve(stream));
-        let d_logits = outputs.logits.as_mut().map(|view| view.resolve(stream));
-        let d_attention = outputs.attention.as_mut().map(|view| view.resolve(stream));
-        let per_mixture = outputs.per_mixture.as_mut().map(|view| view.resolve(stream));
-        let log_sum_exp = outputs.log_sum_exp.as_mut().map(|view| view.resolve(stream));
-        let scratch = workspace.resolve(stream);
-        let call = RawLoss {
-            columns: RawColumns {
-                mixing,
-                b,
-                r,
-                attention: attention.as_ref().map(|(view, _)| *view),
-                weights: weights.as_ref().map(|(view, _)| *view),
-                seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
-            },
+        Ok(RawLoss {
+            columns: call.columns(mixing, [b, r], &input.attention, &input.weights)?,
             dtype: T::DTYPE,
             precision: self.chosen_precision(),
             options,
-            logits: logits.0,
-            targets: targets.0,
-            factor: upstream.factor,
-            upstream: scalar.as_ref().map_or(0, |(view, _)| view.pointer),
+            logits: call.reads("logits", &input.logits)?,
+            targets: call.targets(&input.targets)?,
+            factor: 1.0,
+            upstream: 0,
             outputs: RawLossOutputs {
-                loss: loss.as_ref().map(|(view, _)| *view),
-                kl: kl.as_ref().map(|(view, _)| *view),
-                logits: d_logits.as_ref().map(|(view, _)| *view),
-                attention: d_attention.as_ref().map(|(view, _)| *view),
-                per_mixture: per_mixture.as_ref().map(|(view, _)| *view),
-                log_sum_exp: log_sum_exp.as_ref().map(|(view, _)| *view),
+                loss: call.may_write("the loss", &mut outputs.loss)?,
+                kl: call.may_write("the KL", &mut outputs.kl)?,
+                logits: call.may_write("the gradient of the logits", &mut outputs.logits)?,
+                attention: call.may_write("the gradient of attention", &mut outputs.attention)?,
+                per_mixture: call.may_write("the losses of mixtures", &mut outputs.per_mixture)?,
+                log_sum_exp: call.may_write("the log-sum-exp of mixtures", &mut outputs.log_sum_exp)?,
             },
-            workspace: scratch.0.into(),
-        };
-        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
-        // made; the guards order these launches with other uses of the memory.
-        unsafe { self::loss(self.engine(), stream.cu_stream(), &call) }
-    }
-
-    fn check_loss_contexts<T: DeviceElement>(
-        &self,
-        input: &LossInput<'_, T>,
-        upstream: &Upstream<'_>,
-        outputs: &LossOutputs<'_, T>,
-        workspace: &DeviceViewMut<'_, u8, 1>,
-    ) -> Result<()> {
-        self.check_contexts(
-            OP,
-            [
-                Some(("logits", input.logits.context())),
-                Some(("targets", input.targets.context())),
-                input.attention.as_ref().map(|view| ("attention", view.context())),
-                input.weights.as_ref().map(|view| ("weights", view.context())),
-                upstream.scalar.as_ref().map(|view| ("upstream", view.context())),
-                outputs.loss.as_ref().map(|view| ("the loss", view.context())),
-                outputs.kl.as_ref().map(|view| ("the KL", view.context())),
-                outputs.logits.as_ref().map(|view| ("the gradient of the logits", view.context())),
-                outputs.attention.as_ref().map(|view| ("the gradient of attention", view.context())),
-                outputs.per_mixture.as_ref().map(|view| ("the losses of mixtures", view.context())),
-                outputs.log_sum_exp.as_ref().map(|view| ("the log-sum-exp of mixtures", view.context())),
-                Some(("the workspace", workspace.context())),
-            ],
-        )
+            workspace: RawWorkspace::EMPTY,
+        })
     }
 }
 
@@ -365,8 +356,39 @@ pub unsafe fn loss(engine: &Engine, stream: CUstream, call: &RawLoss<'_>) -> Res
     call.check(&mut footprint)?;
     let plan = Plan::new(engine, call)?;
     call.workspace.claim(OP, plan.workspace_bytes()?, &mut footprint)?;
+    engine.prepare(OP, &plan.variants(), Some(stream))?;
     // SAFETY: the caller's promise.
     unsafe { plan.run(stream) }
+}
+
+/// Compiles what [`loss`] needs for a call. The workspace is not looked at.
+///
+/// # Errors
+/// As [`loss`].
+pub fn compile_loss(engine: &Engine, call: &RawLoss<'_>) -> Result<()> {
+    call.check(&mut Footprint::new(OP))?;
+    engine.prepare(OP, &Plan::new(engine, call)?.variants(), None)
+}
+
+impl Plan<'_> {
+    /// All that [`Plan::run`] launches.
+    fn variants(&self) -> Vec<Variant> {
+        let (columns, outputs) = (&self.call.columns, &self.call.outputs);
+        let drawing =
+            |dtype| drawing_variant(self.engine.device(), columns.b, columns.mixing.generator, dtype);
+        let mut variants: Vec<Variant> = columns.prepare_variant().into_iter().collect();
+        variants.push(loss_forward::variant(self));
+        if self.tile.is_none() {
+            variants.push(drawing(self.number()));
+        }
+        if outputs.logits.is_some() {
+            variants.push(loss_backward::variant(self));
+        }
+        if outputs.attention.is_some() {
+            variants.extend([drawing(Dtype::F32), loss_backward_attention::variant(self)]);
+        }
+        variants
+    }
 }
 
 impl RawLoss<'_> {

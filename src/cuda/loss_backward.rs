@@ -21,7 +21,7 @@ pub(super) fn panel(b: usize, math: u32) -> u32 {
     if math == 2 && b > 64 { 128 } else { 64 }
 }
 
-fn variant(plan: &Plan<'_>) -> Variant {
+pub(super) fn variant(plan: &Plan<'_>) -> Variant {
     let panel = panel(plan.call.columns.b, plan.math);
     variant_of(plan.call.dtype, plan.math, RawTargets::kind(Some(&plan.call.targets)), panel)
 }

@@ -20,7 +20,7 @@ const SOURCE: Source = Source {
     kernels: &["loss_backward_attention", "loss_backward_attention_sum"],
 };
 
-fn variant(plan: &Plan<'_>) -> Variant {
+pub(super) fn variant(plan: &Plan<'_>) -> Variant {
     variant_of(plan.call.dtype, RawTargets::kind(Some(&plan.call.targets)))
 }
 

@@ -46,7 +46,7 @@ fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
     tile.warps * (64 * (tile.panel + 8) + 4608) + 2 * stage * (1 + u32::from(soft))
 }
 
-fn variant(plan: &Plan<'_>) -> Variant {
+pub(super) fn variant(plan: &Plan<'_>) -> Variant {
     let call = plan.call;
     let choice = Choice {
         dtype: call.dtype,

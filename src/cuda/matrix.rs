@@ -1,9 +1,6 @@
 //! Matrices and targets as kernels take them: mirrors `Matrix` of stage.cuh.
 
 use bytemuck::{Pod, Zeroable};
-use cudarc::driver::CudaContext;
-use cudarc::driver::CudaStream;
-use cudarc::driver::SyncOnDrop;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::DeviceInfo;
@@ -65,28 +62,6 @@ pub enum RawTargets {
     Labels(RawView<1>),
     /// (b, c) of f32.
     Soft(RawView<2>),
-}
-
-impl DeviceTargets<'_> {
-    pub(super) fn context(&self) -> &CudaContext {
-        match self {
-            DeviceTargets::Labels(labels) => labels.context(),
-            DeviceTargets::Soft(rows) => rows.context(),
-        }
-    }
-
-    pub(super) fn resolve<'s>(&'s self, stream: &'s CudaStream) -> (RawTargets, SyncOnDrop<'s>) {
-        match self {
-            DeviceTargets::Labels(labels) => {
-                let (view, guard) = labels.resolve(stream);
-                (RawTargets::Labels(view), guard)
-            }
-            DeviceTargets::Soft(rows) => {
-                let (view, guard) = rows.resolve(stream);
-                (RawTargets::Soft(view), guard)
-            }
-        }
-    }
 }
 
 impl RawTargets {

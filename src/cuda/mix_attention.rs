@@ -57,6 +57,17 @@ fn variant(tile: &Tile, draw: u32, (dtype, math): (Dtype, u32), targets: u32) ->
         .shared(shared_bytes(tile, math))
 }
 
+/// The variant of a call.
+pub(super) fn variant_of(engine: &Engine, call: &RawMixBackward<'_>, math: u32) -> Variant {
+    let (tile, draw) = (choose_tile(engine, call.columns.b, math), draw_kind(call.columns.mixing.generator));
+    variant(&tile, draw, (call.dtype, math), RawTargets::kind(targets_of(call)))
+}
+
+/// Targets whose mixture has no gradient are not read.
+fn targets_of<'c>(call: &'c RawMixBackward<'_>) -> Option<&'c RawTargets> {
+    call.targets.as_ref().filter(|_| call.d_mixed_targets.is_some())
+}
+
 /// All variants for a device.
 pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
     let tiles = all_math(OP, device).flat_map(move |math| {
@@ -90,9 +101,8 @@ pub(super) unsafe fn run(
 ) -> Result<()> {
     let (columns, size) = (&call.columns, element_bytes(call.dtype));
     let tile = choose_tile(engine, columns.b, math);
-    let targets = call.targets.as_ref().filter(|_| call.d_mixed_targets.is_some());
-    let draw = draw_kind(columns.mixing.generator);
-    let variant = variant(&tile, draw, (call.dtype, math), RawTargets::kind(targets));
+    let targets = targets_of(call);
+    let variant = variant_of(engine, call, math);
     let launch =
         Launch::new(OP, variant, "mix_backward_attention", &[columns.r, part.splits], 32 * tile.warps)?;
     let (labels, soft) = RawTargets::params(targets, call.classes);

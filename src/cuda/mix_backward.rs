@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::call::Call;
 use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::matrix::{Matrix, RawTargets, all_math, fits_u32, math};
@@ -14,7 +15,7 @@ use super::sampler::{Prepared, RawColumns, element_bytes, element_name};
 use super::tile::splits;
 use super::variant::{Source, Variant};
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
-use super::weights::{Chunk, fill_chunk};
+use super::weights::{Chunk, drawing_variant, fill_chunk};
 use super::workspace::{Carve, RawWorkspace};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
@@ -140,58 +141,55 @@ impl Queue<'_> {
         mut outputs: MixBackwardOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        self.check_contexts(
-            OP,
-            [
-                Some(("features", input.features.context())),
-                input.targets.as_ref().map(|targets| ("targets", targets.targets.context())),
-                input.attention.as_ref().map(|view| ("attention", view.context())),
-                input.weights.as_ref().map(|view| ("weights", view.context())),
-                Some(("the gradient of the mixed features", gradients.features.context())),
-                gradients.targets.as_ref().map(|view| ("the gradient of the mixed targets", view.context())),
-                outputs.features.as_ref().map(|view| ("the gradient of the features", view.context())),
-                outputs.targets.as_ref().map(|view| ("the gradient of the targets", view.context())),
-                outputs.attention.as_ref().map(|view| ("the gradient of attention", view.context())),
-                Some(("the workspace", workspace.context())),
-            ],
-        )?;
+        let mut call = Call::new(OP, self);
+        let workspace = call.scratch(workspace)?;
+        let raw = self.raw_mix_backward(&mut call, mixing, input, gradients, &mut outputs)?;
+        let raw = RawMixBackward { workspace, ..raw };
+        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
+        // made; `call` orders the launches with other uses of the memory.
+        unsafe { mix_backward(self.engine(), self.stream().cu_stream(), &raw) }
+    }
+
+    /// Compiles what [`Queue::mix_backward_into`] needs for these arguments.
+    ///
+    /// # Errors
+    /// As [`Queue::mix_backward_into`].
+    pub fn compile_mix_backward<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &MixInput<'_, T>,
+        gradients: &MixedGradients<'_, T>,
+        outputs: &mut MixBackwardOutputs<'_, T>,
+    ) -> Result<()> {
+        let raw = self.raw_mix_backward(&mut Call::new(OP, self), mixing, input, gradients, outputs)?;
+        compile_mix_backward(self.engine(), &raw)
+    }
+
+    /// All but the workspace.
+    fn raw_mix_backward<'s, 'm, T: DeviceElement>(
+        &self,
+        call: &mut Call<'s>,
+        mixing: &'m Mixing,
+        input: &'s MixInput<'_, T>,
+        gradients: &'s MixedGradients<'_, T>,
+        outputs: &'s mut MixBackwardOutputs<'_, T>,
+    ) -> Result<RawMixBackward<'m>> {
         let [b, r, _] = input.features.shape();
-        let stream = self.stream();
-        let features = input.features.resolve(stream);
-        let targets = input.targets.as_ref().map(|targets| targets.targets.resolve(stream));
-        let attention = input.attention.as_ref().map(|view| view.resolve(stream));
-        let weights = input.weights.as_ref().map(|view| view.resolve(stream));
-        let words = self.words().map(|view| view.resolve(stream));
-        let d_mixed = gradients.features.resolve(stream);
-        let d_mixed_targets = gradients.targets.as_ref().map(|view| view.resolve(stream));
-        let d_features = outputs.features.as_mut().map(|view| view.resolve(stream));
-        let d_targets = outputs.targets.as_mut().map(|view| view.resolve(stream));
-        let d_attention = outputs.attention.as_mut().map(|view| view.resolve(stream));
-        let scratch = workspace.resolve(stream);
-        let call = RawMixBackward {
-            columns: RawColumns {
-                mixing,
-                b,
-                r,
-                attention: attention.as_ref().map(|(view, _)| *view),
-                weights: weights.as_ref().map(|(view, _)| *view),
-                seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
-            },
+        let targets = input.targets.as_ref();
+        Ok(RawMixBackward {
+            columns: call.columns(mixing, [b, r], &input.attention, &input.weights)?,
             dtype: T::DTYPE,
             precision: self.chosen_precision(),
-            features: features.0,
-            targets: targets.as_ref().map(|(targets, _)| *targets),
-            classes: input.targets.as_ref().map_or(0, |targets| targets.classes),
-            d_mixed: d_mixed.0,
-            d_mixed_targets: d_mixed_targets.as_ref().map(|(view, _)| *view),
-            d_features: d_features.as_ref().map(|(view, _)| *view),
-            d_targets: d_targets.as_ref().map(|(view, _)| *view),
-            d_attention: d_attention.as_ref().map(|(view, _)| *view),
-            workspace: scratch.0.into(),
-        };
-        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
-        // made; the guards order these launches with other uses of the memory.
-        unsafe { mix_backward(self.engine(), stream.cu_stream(), &call) }
+            features: call.reads("features", &input.features)?,
+            targets: targets.map(|given| call.targets(&given.targets)).transpose()?,
+            classes: targets.map_or(0, |given| given.classes),
+            d_mixed: call.reads("the gradient of the mixed features", &gradients.features)?,
+            d_mixed_targets: call.may_read("the gradient of the mixed targets", &gradients.targets)?,
+            d_features: call.may_write("the gradient of the features", &mut outputs.features)?,
+            d_targets: call.may_write("the gradient of the targets", &mut outputs.targets)?,
+            d_attention: call.may_write("the gradient of attention", &mut outputs.attention)?,
+            workspace: RawWorkspace::EMPTY,
+        })
     }
 }
 
@@ -238,6 +236,7 @@ pub unsafe fn mix_backward(engine: &Engine, stream: CUstream, call: &RawMixBackw
     let math = math(OP, engine.device(), call.dtype, call.precision)?;
     let plan = Plan::new(engine, call.sizes(), math, call.workspace.pointer)?;
     call.workspace.claim(OP, plan.bytes, &mut footprint)?;
+    engine.prepare(OP, &call.variants(engine, math), Some(stream))?;
     let d_targets = call.d_targets.as_ref().map(as_cube);
     let sides = [
         (0, Some(&call.d_mixed), call.d_features.as_ref(), plan.features),
@@ -267,7 +266,31 @@ pub unsafe fn mix_backward(engine: &Engine, stream: CUstream, call: &RawMixBackw
     Ok(())
 }
 
+/// Compiles what [`mix_backward`] needs for a call. The workspace is not looked at.
+///
+/// # Errors
+/// As [`mix_backward`].
+pub fn compile_mix_backward(engine: &Engine, call: &RawMixBackward<'_>) -> Result<()> {
+    call.check(&mut Footprint::new(OP))?;
+    let math = math(OP, engine.device(), call.dtype, call.precision)?;
+    engine.prepare(OP, &call.variants(engine, math), None)
+}
+
 impl RawMixBackward<'_> {
+    fn variants(&self, engine: &Engine, math: u32) -> Vec<Variant> {
+        let (RawColumns { mixing, b, .. }, dtype) = (self.columns, self.dtype);
+        let sides = [self.d_features.is_some(), self.d_targets.is_some() && self.d_mixed_targets.is_some()];
+        let mut variants: Vec<Variant> = self.columns.prepare_variant().into_iter().collect();
+        if sides.contains(&true) {
+            variants.push(drawing_variant(engine.device(), b, mixing.generator, dtype));
+        }
+        variants.extend(
+            [0, 1].into_iter().filter(|&side| sides[side]).map(|side| variant((dtype, math), side as u32)),
+        );
+        variants.extend(self.d_attention.map(|_| mix_attention::variant_of(engine, self, math)));
+        variants
+    }
+
     fn check(&self, footprint: &mut Footprint) -> Result<()> {
         self.columns.check(OP, footprint)?;
         let RawColumns { mixing, b, r, .. } = self.columns;

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::call::Call;
 use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::matrix::{DeviceTargets, Matrix, RawTargets, all_math, fits_u32, math};
@@ -118,49 +119,49 @@ impl Queue<'_> {
         mut outputs: MixOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        self.check_contexts(
-            OP,
-            [
-                Some(("features", input.features.context())),
-                input.targets.as_ref().map(|targets| ("targets", targets.targets.context())),
-                input.attention.as_ref().map(|view| ("attention", view.context())),
-                input.weights.as_ref().map(|view| ("weights", view.context())),
-                Some(("the mixed features", outputs.features.context())),
-                outputs.targets.as_ref().map(|view| ("the mixed targets", view.context())),
-                Some(("the workspace", workspace.context())),
-            ],
-        )?;
+        let mut call = Call::new(OP, self);
+        let workspace = call.scratch(workspace)?;
+        let raw = RawMixForward { workspace, ..self.raw_mix(&mut call, mixing, input, &mut outputs)? };
+        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
+        // made; `call` orders the launches with other uses of the memory.
+        unsafe { mix_forward(self.engine(), self.stream().cu_stream(), &raw) }
+    }
+
+    /// Compiles what [`Queue::mix_forward_into`] needs for these arguments.
+    ///
+    /// # Errors
+    /// As [`Queue::mix_forward_into`].
+    pub fn compile_mix_forward<T: DeviceElement>(
+        &self,
+        mixing: &Mixing,
+        input: &MixInput<'_, T>,
+        outputs: &mut MixOutputs<'_, T>,
+    ) -> Result<()> {
+        let raw = self.raw_mix(&mut Call::new(OP, self), mixing, input, outputs)?;
+        compile_mix_forward(self.engine(), &raw)
+    }
+
+    /// All but the workspace.
+    fn raw_mix<'s, 'm, T: DeviceElement>(
+        &self,
+        call: &mut Call<'s>,
+        mixing: &'m Mixing,
+        input: &'s MixInput<'_, T>,
+        outputs: &'s mut MixOutputs<'_, T>,
+    ) -> Result<RawMixForward<'m>> {
         let [b, r, _] = input.features.shape();
-        let stream = self.stream();
-        let features = input.features.resolve(stream);
-        let targets = input.targets.as_ref().map(|targets| targets.targets.resolve(stream));
-        let attention = input.attention.as_ref().map(|view| view.resolve(stream));
-        let weights = input.weights.as_ref().map(|view| view.resolve(stream));
-        let words = self.words().map(|view| view.resolve(stream));
-        let mixed = outputs.features.resolve(stream);
-        let mixed_targets = outputs.targets.as_mut().map(|view| view.resolve(stream));
-        let scratch = workspace.resolve(stream);
-        let call = RawMixForward {
-            columns: RawColumns {
-                mixing,
-                b,
-                r,
-                attention: attention.as_ref().map(|(view, _)| *view),
-                weights: weights.as_ref().map(|(view, _)| *view),
-                seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
-            },
+        let targets = input.targets.as_ref();
+        Ok(RawMixForward {
+            columns: call.columns(mixing, [b, r], &input.attention, &input.weights)?,
             dtype: T::DTYPE,
             precision: self.chosen_precision(),
-            features: features.0,
-            targets: targets.as_ref().map(|(targets, _)| *targets),
-            classes: input.targets.as_ref().map_or(0, |targets| targets.classes),
-            mixed: mixed.0,
-            mixed_targets: mixed_targets.as_ref().map(|(view, _)| *view),
-            workspace: scratch.0.into(),
-        };
-        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
-        // made; the guards order this launch with other uses of the memory.
-        unsafe { mix_forward(self.engine(), stream.cu_stream(), &call) }
+            features: call.reads("features", &input.features)?,
+            targets: targets.map(|given| call.targets(&given.targets)).transpose()?,
+            classes: targets.map_or(0, |given| given.classes),
+            mixed: call.writes("the mixed features", &mut outputs.features)?,
+            mixed_targets: call.may_write("the mixed targets", &mut outputs.targets)?,
+            workspace: RawWorkspace::EMPTY,
+        })
     }
 }
 
@@ -197,15 +198,12 @@ pub struct RawMixForward<'a> {
 /// the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
 pub unsafe fn mix_forward(engine: &Engine, stream: CUstream, call: &RawMixForward<'_>) -> Result<()> {
     call.check()?;
+    let kernel = call.kernel(engine)?;
+    engine.prepare(OP, &call.variants(&kernel), Some(stream))?;
     let (columns, dtype) = (&call.columns, call.dtype);
-    let math = math(OP, engine.device(), dtype, call.precision)?;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let prepared = columns.carve(&mut carve)?;
     let packed = carve_packed(&mut carve, &call.features.layout, dtype)?;
-    // Targets that nobody wants mixed are not read.
-    let targets = call.targets.as_ref().filter(|_| call.mixed_targets.is_some());
-    let draw = draw_kind(columns.mixing.generator);
-    let kernel = Kernel::choose(engine.device(), columns.b, draw, (dtype, math), RawTargets::kind(targets));
     let launch = kernel.launch(engine, call)?;
     // SAFETY: the caller's promise; each launch reads what those before wrote on the same stream, and the parameters are those
     // that the kernels declare.
@@ -215,16 +213,50 @@ pub unsafe fn mix_forward(engine: &Engine, stream: CUstream, call: &RawMixForwar
             Some(packed) => pack_features(OP, engine, stream, &call.features, packed, dtype)?,
             None => call.features,
         };
-        let params = call.params(&prepared, &features, targets, launch.column_tiles, launch.splits);
+        let params = call.params(&prepared, &features, call.mixed_from(), launch.column_tiles, launch.splits);
         engine.launch(OP, stream, &launch.launch, &params)
     }
 }
 
+/// Compiles what [`mix_forward`] needs for a call. The workspace is not looked at.
+///
+/// # Errors
+/// As [`mix_forward`].
+pub fn compile_mix_forward(engine: &Engine, call: &RawMixForward<'_>) -> Result<()> {
+    call.check_views(&mut Footprint::new(OP))?;
+    engine.prepare(OP, &call.variants(&call.kernel(engine)?), None)
+}
+
 impl RawMixForward<'_> {
+    /// Targets that nobody wants mixed are not read.
+    fn mixed_from(&self) -> Option<&RawTargets> {
+        self.targets.as_ref().filter(|_| self.mixed_targets.is_some())
+    }
+
+    fn kernel(&self, engine: &Engine) -> Result<Kernel> {
+        let math = math(OP, engine.device(), self.dtype, self.precision)?;
+        let draw = draw_kind(self.columns.mixing.generator);
+        let targets = RawTargets::kind(self.mixed_from());
+        Ok(Kernel::choose(engine.device(), self.columns.b, draw, (self.dtype, math), targets))
+    }
+
+    fn variants(&self, kernel: &Kernel) -> Vec<Variant> {
+        let packing = needs_packing(&self.features.layout).then(|| prepare_variant(self.dtype));
+        self.columns.prepare_variant().into_iter().chain(packing).chain([kernel.variant]).collect()
+    }
+
     fn check(&self) -> Result<()> {
         let mut footprint = Footprint::new(OP);
-        self.columns.check(OP, &mut footprint)?;
-        let RawColumns { mixing, b, r, attention, .. } = self.columns;
+        self.check_views(&mut footprint)?;
+        let mut carve = Carve::measure(OP);
+        carve_attention(&mut carve, self.columns.attention.is_some(), self.columns.b, self.columns.r)?;
+        carve_packed(&mut carve, &self.features.layout, self.dtype)?;
+        self.workspace.claim(OP, carve.bytes(), &mut footprint)
+    }
+
+    fn check_views(&self, footprint: &mut Footprint) -> Result<()> {
+        self.columns.check(OP, footprint)?;
+        let RawColumns { mixing, b, r, .. } = self.columns;
         let (size, d, n) = (element_bytes(self.dtype), self.features.layout.shape[2], mixing.n);
         at_least_one(OP, "d", d)?;
         for (name, size) in [("b", b), ("r", r), ("d", d), ("n", n), ("c", self.classes)] {
@@ -235,7 +267,7 @@ impl RawMixForward<'_> {
         footprint.reads("features", &self.features, size)?;
         footprint.writes("the mixed features", &self.mixed, size)?;
         if let Some(targets) = &self.targets {
-            targets.check(OP, b, self.classes, &mut footprint)?;
+            targets.check(OP, b, self.classes, footprint)?;
         }
         if let Some(mixed) = &self.mixed_targets {
             if self.targets.is_none() {
@@ -247,10 +279,7 @@ impl RawMixForward<'_> {
             expect_shape(OP, "the mixed targets", mixed.layout.shape, [n, r, self.classes])?;
             footprint.writes("the mixed targets", mixed, 4)?;
         }
-        let mut carve = Carve::measure(OP);
-        carve_attention(&mut carve, attention.is_some(), b, r)?;
-        carve_packed(&mut carve, &self.features.layout, self.dtype)?;
-        self.workspace.claim(OP, carve.bytes(), &mut footprint)
+        Ok(())
     }
 
     fn params(
@@ -339,6 +368,11 @@ fn shared_bytes(tile: &Tile, math: u32) -> u32 {
     both + tile.warps * (if tile.multi { 3072 } else { 0 } + 4608)
 }
 
+/// Whether channels are apart.
+fn needs_packing(features: &Layout<3>) -> bool {
+    features.strides[2] != 1 && features.shape[2] != 1
+}
+
 /// Room for a position-major copy of features whose channels are apart (NCHW); none for others.
 pub(super) fn carve_packed(
     carve: &mut Carve,
@@ -346,7 +380,7 @@ pub(super) fn carve_packed(
     dtype: Dtype,
 ) -> Result<Option<RawView<3>>> {
     let [b, r, d] = features.shape;
-    if features.strides[2] == 1 || d == 1 {
+    if !needs_packing(features) {
         return Ok(None);
     }
     let row = d.next_multiple_of(16 / element_bytes(dtype));

@@ -15,6 +15,7 @@
 
 mod advice;
 mod attention;
+mod call;
 mod catalogue;
 mod device;
 mod engine;
@@ -55,13 +56,13 @@ pub use weights::{WeightsInput, WeightsOutput, weights_workspace_bytes};
 /// Options, shapes, strides, alignment and overlap are checked here, too; that the memory is there, in the engine's context, and free for what the
 /// call does with it until the stream has run it, is the caller's promise.
 pub mod raw {
-    pub use super::attention::{RawAttention, attention};
-    pub use super::loss::{RawLoss, RawLossOutputs, loss};
+    pub use super::attention::{RawAttention, attention, compile_attention};
+    pub use super::loss::{RawLoss, RawLossOutputs, compile_loss, loss};
     pub use super::matrix::RawTargets;
-    pub use super::mix_backward::{RawMixBackward, mix_backward};
-    pub use super::mix_forward::{RawMixForward, mix_forward};
+    pub use super::mix_backward::{RawMixBackward, compile_mix_backward, mix_backward};
+    pub use super::mix_forward::{RawMixForward, compile_mix_forward, mix_forward};
     pub use super::sampler::RawColumns;
     pub use super::view::RawView;
-    pub use super::weights::{RawWeights, weights, weights_workspace_bytes};
+    pub use super::weights::{RawWeights, compile_weights, weights, weights_workspace_bytes};
     pub use super::workspace::RawWorkspace;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, ValidAsZeroBits};
+use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, ValidAsZeroBits};
 
 use super::advice::driver_error;
 use super::engine::Engine;
@@ -118,17 +118,5 @@ impl<'a> Queue<'a> {
         // SAFETY: the caller has a kernel write all that is read of it.
         let memory = unsafe { self.stream.alloc::<T>(count) };
         memory.map_err(|error| driver_error(op, format!("allocating {bytes} bytes for {name}"), error))
-    }
-
-    /// Checks that everything is in the engine's context.
-    pub(super) fn check_contexts<const N: usize>(
-        &self,
-        op: &'static str,
-        buffers: [Option<(&'static str, &CudaContext)>; N],
-    ) -> Result<()> {
-        buffers
-            .into_iter()
-            .flatten()
-            .try_for_each(|(name, context)| self.engine.check_context(op, name, context))
     }
 }

@@ -123,6 +123,11 @@ impl RawColumns<'_> {
         carve_attention(carve, self.attention.is_some(), self.b, self.r)
     }
 
+    /// The kernels that [`RawColumns::prepare`] launches.
+    pub(super) fn prepare_variant(&self) -> Option<Variant> {
+        self.attention.map(|_| prepare_variant(Dtype::F32))
+    }
+
     /// Enqueues the preparation of attention.
     ///
     /// # Safety

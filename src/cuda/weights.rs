@@ -4,11 +4,13 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::call::Call;
 use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
 use super::queue::{DeviceElement, Queue};
 use super::sampler::{
     DRAW_KINDS, Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
+    prepare_variant,
 };
 use super::tile::Tile;
 use super::variant::{Source, Variant};
@@ -85,41 +87,18 @@ impl Queue<'_> {
         output: &mut WeightsOutput<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        self.check_contexts(
-            OP,
-            [
-                input.attention.as_ref().map(|view| ("attention", view.context())),
-                input.weights.as_ref().map(|view| ("weights", view.context())),
-                output.columns.as_ref().map(|view| ("columns", view.context())),
-                output.mass.as_ref().map(|view| ("mass", view.context())),
-                Some(("the workspace", workspace.context())),
-            ],
-        )?;
-        let stream = self.stream();
-        let attention = input.attention.as_ref().map(|view| view.resolve(stream));
-        let weights = input.weights.as_ref().map(|view| view.resolve(stream));
-        let words = self.words().map(|view| view.resolve(stream));
-        let columns = output.columns.as_mut().map(|view| view.resolve(stream));
-        let mass = output.mass.as_mut().map(|view| view.resolve(stream));
-        let (scratch, _scratch_guard) = workspace.resolve(stream);
-        let call = RawWeights {
-            columns: RawColumns {
-                mixing,
-                b: input.b,
-                r: input.r,
-                attention: attention.as_ref().map(|(view, _)| *view),
-                weights: weights.as_ref().map(|(view, _)| *view),
-                seed_and_step: words.as_ref().map_or(0, |(view, _)| view.pointer),
-            },
+        let mut call = Call::new(OP, self);
+        let raw = RawWeights {
+            columns: call.columns(mixing, [input.b, input.r], &input.attention, &input.weights)?,
             dtype: T::DTYPE,
             first: 0,
-            out: columns.as_ref().map(|(view, _)| *view),
-            mass: mass.as_ref().map(|(view, _)| *view),
-            workspace: scratch.into(),
+            out: call.may_write("columns", &mut output.columns)?,
+            mass: call.may_write("mass", &mut output.mass)?,
+            workspace: call.scratch(workspace)?,
         };
         // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
-        // made; the guards order this launch with other uses of the memory.
-        unsafe { self::weights(self.engine(), stream.cu_stream(), &call) }
+        // made; `call` orders the launches with other uses of the memory.
+        unsafe { self::weights(self.engine(), self.stream().cu_stream(), &raw) }
     }
 
     /// Compiles what [`Queue::weights_into`] needs for `b` examples, whatever the other sizes.
@@ -132,11 +111,10 @@ impl Queue<'_> {
         b: usize,
         attention: bool,
     ) -> Result<()> {
-        if attention {
-            self.engine().prepare(OP, super::sampler::prepare_variant(Dtype::F32))?;
-        }
-        let tile = Tile::choose(self.engine().device(), b, shared_bytes);
-        self.engine().prepare(OP, variant(&tile, draw_kind(generator), T::DTYPE))
+        let preparation = attention.then(|| prepare_variant(Dtype::F32));
+        let drawing = drawing_variant(self.engine().device(), b, generator, T::DTYPE);
+        let variants: Vec<Variant> = preparation.into_iter().chain([drawing]).collect();
+        self.engine().prepare(OP, &variants, None)
     }
 }
 
@@ -177,6 +155,7 @@ pub struct RawWeights<'a> {
 /// the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
 pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) -> Result<()> {
     let columns = call.check()?;
+    engine.prepare(OP, &call.variants(engine), Some(stream))?;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let prepared = call.columns.carve(&mut carve)?;
     let tile = Tile::choose(engine.device(), call.columns.b, shared_bytes);
@@ -203,6 +182,15 @@ pub unsafe fn weights(engine: &Engine, stream: CUstream, call: &RawWeights<'_>) 
         call.columns.prepare(OP, engine, stream, &prepared)?;
         engine.launch(OP, stream, &launch, &params)
     }
+}
+
+/// Compiles what [`weights`] needs for a call.
+///
+/// # Errors
+/// As [`weights`].
+pub fn compile_weights(engine: &Engine, call: &RawWeights<'_>) -> Result<()> {
+    call.check()?;
+    engine.prepare(OP, &call.variants(engine), None)
 }
 
 /// Some columns for a kernel that reads them, of `dtype`, with these strides of (r, b, columns); and their masses (r, columns).
@@ -254,6 +242,12 @@ pub(super) unsafe fn fill_chunk(
 }
 
 impl RawWeights<'_> {
+    fn variants(&self, engine: &Engine) -> Vec<Variant> {
+        let drawing =
+            drawing_variant(engine.device(), self.columns.b, self.columns.mixing.generator, self.dtype);
+        self.columns.prepare_variant().into_iter().chain([drawing]).collect()
+    }
+
     /// Checks everything; gives the number of columns to make.
     fn check(&self) -> Result<usize> {
         let mut footprint = Footprint::new(OP);
@@ -290,6 +284,11 @@ impl RawWeights<'_> {
         self.workspace.claim(OP, wanted, &mut footprint)?;
         Ok(columns)
     }
+}
+
+/// What draws columns of `b` examples.
+pub(super) fn drawing_variant(device: &DeviceInfo, b: usize, generator: Generator, dtype: Dtype) -> Variant {
+    variant(&Tile::choose(device, b, shared_bytes), draw_kind(generator), dtype)
 }
 
 fn variant(tile: &Tile, draw: u32, dtype: Dtype) -> Variant {

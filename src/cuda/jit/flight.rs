@@ -41,6 +41,12 @@ impl<K: Eq + Hash, V: Clone> Flights<K, V> {
         Ok(made)
     }
 
+    /// Whether the value of `key` has been made.
+    pub fn contains(&self, key: &K) -> bool {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.get(key).is_some_and(|slot| slot.try_lock().is_ok_and(|value| value.is_some()))
+    }
+
     /// All values made so far, in no order. Those being made are left out.
     pub fn values(&self) -> Vec<V> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,7 @@
 //! | `MULTIMIX_NVRTC` | the NVRTC library to use, or its folder; nothing else is searched |
 //! | `MULTIMIX_CACHE_DIR` | folder of the disk cache, in place of the user's cache folder |
 //! | `MULTIMIX_CACHE` | `0` or `off`: nothing on disk |
+//! | `MULTIMIX_TRACE` | `1`: every kernel that is loaded, and where from, and every launch with its grid, on stderr |
 
 mod api;
 mod cache;
@@ -48,6 +49,17 @@ impl Image {
     }
 }
 
+/// Where an image came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This process had it.
+    Memory,
+    /// The cache on disk had it.
+    Disk,
+    /// NVRTC made it now.
+    Compiled,
+}
+
 /// A compiler with its caches in memory and on disk.
 #[derive(Debug)]
 pub struct Compiler {
@@ -77,16 +89,25 @@ impl Compiler {
     /// # Errors
     /// [`Error::Nvrtc`](crate::Error::Nvrtc) with the compiler's log when the program does not compile.
     pub fn image(&self, program: &Program, target: Target) -> Result<Arc<Image>> {
+        self.obtain(program, target).map(|(image, _)| image)
+    }
+
+    /// As [`Compiler::image`], with where this call found it.
+    pub(crate) fn obtain(&self, program: &Program, target: Target) -> Result<(Arc<Image>, Origin)> {
         let key = program.key(target, self.nvrtc.version());
-        self.images.get_or_make(key, || {
+        let mut origin = Origin::Memory;
+        let image = self.images.get_or_make(key, || {
             if let Some(image) = self.cache.load(&key) {
+                origin = Origin::Disk;
                 return Ok(Arc::new(image));
             }
+            origin = Origin::Compiled;
             self.compilations.fetch_add(1, Ordering::Relaxed);
             let image = self.nvrtc.compile(program, target)?;
             self.cache.store(&key, &image);
             Ok(Arc::new(image))
-        })
+        })?;
+        Ok((image, origin))
     }
 
     /// The NVRTC in use.
