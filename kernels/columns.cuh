@@ -20,6 +20,7 @@
 constexpr u32 RUN = 64; // examples in one run of a column sum
 
 constexpr float LARGE = 1152921504606846976.0f; // 2^60
+constexpr float SMALLEST_NORMAL = 1.17549435e-38f;
 
 constexpr u32 FACTOR_PER_COLUMN = 1, ALPHA_IS_ONE = 2; // bits of Sampler::flags
 
@@ -95,7 +96,8 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     __device__ __forceinline__ float column_mass(u32 half) const {
         if (!sampler.attention) return 1.0f;
         if (!has_mass(half)) return 0.0f;
-        return __fdiv_rn(__fdiv_rn(mass[half], sum[half]), __ldg(sampler.scales + drawer.j));
+        const float prepared = fmaxf(__fdiv_rn(mass[half], sum[half]), SMALLEST_NORMAL);
+        return __fdiv_rn(prepared, __ldg(sampler.scales + drawer.j));
     }
 
     __device__ __forceinline__ bool has_mass(u32 half) const { return mass[half] >= MASSLESS_BELOW && sum[half] > 0.0f; }

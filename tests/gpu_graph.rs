@@ -3,14 +3,17 @@
 mod common;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use common::device::{self, Device, device};
 use common::harness::passes;
+use multimix::cuda::cudarc::driver::CudaStream;
 use multimix::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
 use multimix::cuda::{
-    DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, LossOutputs, Upstream, WeightsInput,
+    AttentionInput, DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, LossOutputs,
+    MixBackwardOutputs, MixInput, MixOutputs, MixTargets, MixedGradients, Queue, Upstream, WeightsInput,
 };
-use multimix::{Alpha, LossOptions, Mixing};
+use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 
 const SIZES: [usize; 4] = [9, 3, 7, 40];
 
@@ -25,6 +28,11 @@ fn main() -> ExitCode {
             "capture_before_compilation_is_an_error",
             missing,
             passes(capture_before_compilation_is_an_error),
+        );
+        harness.test(
+            "what_was_compiled_ahead_is_captured_at_once",
+            missing,
+            passes(what_was_compiled_ahead_is_captured_at_once),
         );
     })
 }
@@ -124,4 +132,112 @@ fn capture_before_compilation_is_an_error() {
     stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
     queue.weights_into(&mixing, &input, &mut output, scratch).unwrap();
     assert!(stream.end_capture(Flags(0)).unwrap().is_some());
+}
+
+/// Every op on an engine that has launched nothing yet: its `compile_…`, then its capture, at which nothing is compiled or loaded.
+fn what_was_compiled_ahead_is_captured_at_once() {
+    let device = device().unwrap();
+    let stream = device.context().new_stream().unwrap();
+    let ([b, r, c, n], d) = (SIZES, 8);
+    let zeros = |count: usize| stream.alloc_zeros::<f32>(count).unwrap();
+    let (features, logits, attention, soft) =
+        (zeros(b * r * d), zeros(b * r * c), zeros(b * r), zeros(b * c));
+    let (mut mixed, mut mixed_targets, mut maps) = (zeros(n * r * d), zeros(n * r * c), zeros(b * r));
+    let (mut d_features, mut d_targets, mut d_logits) = (zeros(b * r * d), zeros(b * c), zeros(b * r * c));
+    let (mut d_attention, mut loss, mut columns) = (zeros(b * r), zeros(1), zeros(r * b * n));
+    let (d_mixed, d_mixed_targets) = (zeros(n * r * d), zeros(n * r * c));
+    let mut workspace = stream.alloc_zeros::<u8>(1 << 20).unwrap();
+    let mixing = Mixing::dirichlet(n, Alpha::PAPER);
+    let targets = DeviceTargets::Soft(DeviceView::new(&soft, [b, c]).unwrap());
+    let attention = DeviceView::new(&attention, [b, r]).unwrap();
+
+    captures_once_compiled(device, &stream, |queue, compiles| {
+        let input = WeightsInput { b, r, attention: Some(attention.clone()), weights: None };
+        let columns = Some(DeviceViewMut::new(&mut columns, [r, b, n])?);
+        if compiles {
+            return queue.compile_weights::<f32>(mixing.generator, b, true);
+        }
+        let mut output = multimix::cuda::WeightsOutput { columns, mass: None };
+        queue.weights_into(&mixing, &input, &mut output, &mut DeviceViewMut::new(&mut workspace, [1 << 20])?)
+    });
+    captures_once_compiled(device, &stream, |queue, compiles| {
+        let input = AttentionInput { features: DeviceView::new(&features, [b, r, d])?, classifier: None };
+        let options = AttentionOptions::default();
+        if compiles {
+            return queue.compile_attention(&input, &options, None);
+        }
+        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
+        queue.attention_forward_into(&input, &options, DeviceViewMut::new(&mut maps, [b, r])?, scratch)
+    });
+    let mix_input = || MixInput {
+        // Channels apart: packed first.
+        features: DeviceView::with_strides(&features, [b, r, d], [r * d, 1, r]).unwrap(),
+        targets: Some(MixTargets { targets: targets.clone(), classes: c }),
+        attention: Some(attention.clone()),
+        weights: None,
+    };
+    captures_once_compiled(device, &stream, |queue, compiles| {
+        let mut outputs = MixOutputs {
+            features: DeviceViewMut::new(&mut mixed, [n, r, d])?,
+            targets: Some(DeviceViewMut::new(&mut mixed_targets, [n, r, c])?),
+        };
+        if compiles {
+            return queue.compile_mix_forward(&mixing, &mix_input(), &mut outputs);
+        }
+        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
+        queue.mix_forward_into(&mixing, &mix_input(), outputs, scratch)
+    });
+    captures_once_compiled(device, &stream, |queue, compiles| {
+        let gradients = MixedGradients {
+            features: DeviceView::new(&d_mixed, [n, r, d])?,
+            targets: Some(DeviceView::new(&d_mixed_targets, [n, r, c])?),
+        };
+        let mut outputs = MixBackwardOutputs {
+            features: Some(DeviceViewMut::new(&mut d_features, [b, r, d])?),
+            targets: Some(DeviceViewMut::new(&mut d_targets, [b, c])?),
+            attention: Some(DeviceViewMut::new(&mut d_attention, [b, r])?),
+        };
+        if compiles {
+            return queue.compile_mix_backward(&mixing, &mix_input(), &gradients, &mut outputs);
+        }
+        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
+        queue.mix_backward_into(&mixing, &mix_input(), &gradients, outputs, scratch)
+    });
+    captures_once_compiled(device, &stream, |queue, compiles| {
+        let input = LossInput {
+            logits: DeviceView::new(&logits, [b, r, c])?,
+            targets: targets.clone(),
+            attention: Some(attention.clone()),
+            weights: None,
+        };
+        let options = LossOptions { detach_attention: false, ..LossOptions::default() };
+        let mut outputs = LossOutputs {
+            loss: Some(DeviceViewMut::new(&mut loss, [1])?),
+            logits: Some(DeviceViewMut::new(&mut d_logits, [b, r, c])?),
+            attention: Some(DeviceViewMut::new(&mut d_attention, [b, r])?),
+            ..LossOutputs::default()
+        };
+        if compiles {
+            return queue.compile_loss(&mixing, &input, &options, &mut outputs);
+        }
+        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
+        queue.loss_into(&mixing, &input, &options, &Upstream::default(), outputs, scratch)
+    });
+}
+
+/// `op` compiles where it is told so, else it runs.
+fn captures_once_compiled(
+    device: &Device,
+    stream: &Arc<CudaStream>,
+    mut op: impl FnMut(&Queue<'_>, bool) -> multimix::Result<()>,
+) {
+    let fresh = Engine::new(device.context()).unwrap();
+    let queue = fresh.on(stream).unwrap();
+    op(&queue, true).unwrap();
+    let before = (fresh.compiler().compilations(), fresh.report());
+    assert!(!before.1.is_empty());
+    stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    op(&queue, false).unwrap();
+    assert!(stream.end_capture(Flags(0)).unwrap().is_some(), "kernels were captured");
+    assert!((fresh.compiler().compilations(), fresh.report()) == before, "something was left to compile");
 }

@@ -3,18 +3,24 @@
 mod common;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use common::device::{Device, SCHEDULES, device};
 use common::harness::passes;
 use common::problem::{Problem, layout, random, reach, seed};
 use common::{Harness, device};
 use multimix::cpu;
-use multimix::cuda::{DeviceView, DeviceViewMut, WeightsInput, WeightsOutput, weights_workspace_bytes};
+use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
+use multimix::cuda::{
+    DeviceView, DeviceViewMut, Engine, WeightsInput, WeightsOutput, weights_workspace_bytes,
+};
 use multimix::{Alpha, Mixing, View};
 
 fn main() -> ExitCode {
     device::run(|harness: &mut Harness, missing| {
-        let tests: [(&str, fn()); 3] = [
+        let tests: [(&str, fn()); 5] = [
+            ("masses_are_on_the_callers_scale", masses_are_on_the_callers_scale),
+            ("every_release_of_nvrtc_gives_the_same_bits", every_release_of_nvrtc_gives_the_same_bits),
             ("random_problems_agree_bit_for_bit", random_problems_agree_bit_for_bit),
             ("many_examples_agree_bit_for_bit", many_examples_agree_bit_for_bit),
             ("every_alpha_agrees_bit_for_bit", every_alpha_agrees_bit_for_bit),
@@ -80,28 +86,13 @@ fn compare(device: &Device, problem: &Problem, name: &str, number: u64) {
         reach(&out) - r * b * n,
         "gaps of {problem:?}"
     );
-    // The CPU engine keeps masses on the scale of the position, a power of two away from the caller's.
-    let scales = position_scales(host.attention.as_ref(), r);
     for (index, (given, wanted)) in mass.iter().zip(&expected.mass).enumerate() {
-        let wanted = wanted / scales[index / n];
         assert_eq!(
             given.to_bits(),
             wanted.to_bits(),
             "mass {given:e}, not {wanted:e}, at {index} of {problem:?}"
         );
     }
-}
-
-/// The power of two that brings the largest attention of each position into [1, 2), an all-zero map being uniform.
-fn position_scales(attention: Option<&View<'_, f32, 2>>, r: usize) -> Vec<f32> {
-    let Some(attention) = attention else { return vec![1.0; r] };
-    let b = attention.shape()[0];
-    let settled = |i, j| {
-        let empty = (0..r).all(|other| attention.get([i, other]) == 0.0);
-        if empty { 1.0 / r as f32 } else { attention.get([i, j]) }
-    };
-    let largest = |j| (0..b).map(|i| settled(i, j)).fold(0f32, f32::max);
-    (0..r).map(|j| if largest(j) > 0.0 { (-largest(j).log2().floor()).exp2() } else { 1.0 }).collect()
 }
 
 fn random_problems_agree_bit_for_bit() {
@@ -132,5 +123,53 @@ fn every_alpha_agrees_bit_for_bit() {
         let mixing = Mixing::dirichlet(100, alpha).seed(3).step(number as u64);
         let problem = Problem { b: 128, r: 2, d: 1, c: 1, mixing, attention: false };
         compare(device, &problem, "alpha", number as u64);
+    }
+}
+
+/// Attention of any magnitude: the same bits on both engines, and s = sum a lambda.
+fn masses_are_on_the_callers_scale() {
+    let device = device().unwrap();
+    let (b, r, n) = (37, 3, 50);
+    let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(11);
+    let lambda = cpu::WeightsInput { b, r, attention: None, weights: None };
+    let lambda = cpu::weights(&mixing, &lambda).unwrap().matrix;
+    for factor in [1e-30f32, 1.0, 1e30] {
+        let attention: Vec<f32> = (0..b * r).map(|x| factor * (1.0 + (x as f32).sin())).collect();
+        let view = Some(View::new(&attention, [b, r]).unwrap());
+        let host =
+            cpu::weights(&mixing, &cpu::WeightsInput { b, r, attention: view, weights: None }).unwrap();
+        let memory = device.upload(&attention);
+        let input =
+            WeightsInput { b, r, attention: Some(DeviceView::new(&memory, [b, r]).unwrap()), weights: None };
+        let queue = device.engine.on(&device.stream).unwrap();
+        let mass = device.download(&queue.weights::<f32>(&mixing, &input).unwrap().1);
+        assert_eq!(mass, host.mass, "attention times {factor:e}");
+        for (at, given) in mass.iter().enumerate() {
+            let (j, k) = (at / n, at % n);
+            let terms =
+                (0..b).map(|i| f64::from(attention[i * r + j]) * f64::from(lambda[(j * b + i) * n + k]));
+            let wanted: f64 = terms.sum();
+            assert!(
+                (f64::from(*given) / wanted - 1.0).abs() < 1e-5,
+                "{given:e} is not {wanted:e}, {factor:e}"
+            );
+        }
+    }
+}
+
+fn every_release_of_nvrtc_gives_the_same_bits() {
+    let device = device().unwrap();
+    let mixing = Mixing::dirichlet(33, Alpha::PAPER).seed(5);
+    let expected =
+        cpu::weights(&mixing, &cpu::WeightsInput { b: 70, r: 2, attention: None, weights: None }).unwrap();
+    for library in common::nvrtc::fetched() {
+        let compiler = Arc::new(Compiler::new(Nvrtc::open(&library).unwrap(), Cache::disabled()));
+        let (major, minor) = compiler.nvrtc().version();
+        let engine = Engine::with_compiler(device.context(), compiler).unwrap();
+        let input = WeightsInput { b: 70, r: 2, attention: None, weights: None };
+        let drawn = engine.on(&device.stream).unwrap().weights::<f32>(&mixing, &input).unwrap().0;
+        assert_eq!(device.download(&drawn), expected.matrix, "NVRTC {major}.{minor}");
+        assert!(engine.compiler().compilations() > 0);
+        println!("NVRTC {major}.{minor}");
     }
 }

@@ -31,7 +31,7 @@ pub struct WeightsInput<'a> {
 pub struct MixMatrix {
     /// Λ or M̂ (r, b, n), contiguous; every column sums to 1.
     pub matrix: Vec<f32>,
-    /// s (r, n): Σ_i a_i λ_ik on the scale of the position (its largest a in [1, 2)), 0 without mass; 1 without attention.
+    /// s (r, n): Σ_i a_i λ_ik on the scale of the caller's attention, 0 without mass; 1 without attention.
     pub mass: Vec<f32>,
 }
 
@@ -132,9 +132,10 @@ pub fn weights_into(
                 }
             }
             let Some((layout, mass)) = &mass else { continue };
+            let scale = source.attention.as_ref().map_or(1.0, |attention| attention.scale(j));
             for (&k, &value) in ks.iter().zip(&*slab.mass) {
                 // SAFETY: as above.
-                unsafe { mass.set(layout.offset([j, k as usize]), value) };
+                unsafe { mass.set(layout.offset([j, k as usize]), value / scale) };
             }
         }
     });

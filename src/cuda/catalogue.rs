@@ -34,7 +34,7 @@ pub(super) fn contains(device: &DeviceInfo, variant: &Variant) -> bool {
     all(device).contains(variant)
 }
 
-fn all(device: &DeviceInfo) -> Vec<Variant> {
+pub(super) fn all(device: &DeviceInfo) -> Vec<Variant> {
     let mut seen = HashSet::new();
     let variants = sampler::variants(device)
         .chain(attention::variants(device))

@@ -245,7 +245,7 @@ impl Launch {
 impl Shared {
     fn load(&self, op: &'static str, variant: Variant) -> Result<Loaded> {
         debug_assert!(catalogue::contains(&self.device, &variant), "{variant} is in no list");
-        self.check_shared_memory(op, &variant)?;
+        check_shared_memory(op, &self.device, &variant)?;
         let begin = Instant::now();
         let (image, origin) = self.compiler.obtain(&variant.program(), self.target())?;
         let failed = |error| driver_error(op, format!("loading {variant}"), error);
@@ -285,21 +285,22 @@ impl Shared {
         let text = String::from_utf8_lossy(&image.ptx).into_owned();
         self.context.load_module(Ptx::from_src(text))
     }
+}
 
-    fn check_shared_memory(&self, op: &'static str, variant: &Variant) -> Result<()> {
-        let (given, wanted) = (self.device.shared_per_block, variant.shared_bytes);
-        if wanted <= given {
-            return Ok(());
-        }
-        Err(Error::Device {
-            op,
-            what: format!(
-                "{variant} needs {wanted} bytes of shared memory a block, but {} has {given}",
-                self.device.name
-            ),
-            advice: "use a device with more shared memory, or the CPU engine".into(),
-        })
+/// Whether a block of the variant has room on the device.
+fn check_shared_memory(op: &'static str, device: &DeviceInfo, variant: &Variant) -> Result<()> {
+    let (given, wanted) = (device.shared_per_block, variant.shared_bytes);
+    if wanted <= given {
+        return Ok(());
     }
+    Err(Error::Device {
+        op,
+        what: format!(
+            "{variant} needs {wanted} bytes of shared memory a block, but {} has {given}",
+            device.name
+        ),
+        advice: "use a device with more shared memory, or the CPU engine".into(),
+    })
 }
 
 /// Writes a line to stderr where the environment asks for it.
@@ -336,4 +337,30 @@ fn shared_compiler(driver_major: u32) -> Result<Arc<Compiler>> {
     let compiler = Arc::new(Compiler::from_environment(Some(driver_major))?);
     *shared = Some(Arc::clone(&compiler));
     Ok(compiler)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No device of compute capability 7.5 or later has less than 64 KiB, for which all kernels are made.
+    #[test]
+    fn a_device_with_little_shared_memory_is_refused_by_name() {
+        let device = |kib: u32| DeviceInfo {
+            name: "Small".into(),
+            capability: 75,
+            multiprocessors: 1,
+            shared_per_block: kib << 10,
+            shared_per_multiprocessor: kib << 10,
+            driver_version: 12_000,
+        };
+        let all = |device: &DeviceInfo| -> Vec<Result<()>> {
+            catalogue::all(device).iter().map(|variant| check_shared_memory("mix", device, variant)).collect()
+        };
+        assert!(all(&device(64)).iter().all(Result::is_ok));
+        let refused: Vec<_> = all(&device(8)).into_iter().filter_map(Result::err).collect();
+        let text = refused.first().expect("8 KiB do not suffice").to_string();
+        assert!(text.contains("shared memory") && text.contains("Small has 8192"), "{text}");
+        assert!(text.contains("use a device with more shared memory, or the CPU engine"), "{text}");
+    }
 }
