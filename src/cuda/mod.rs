@@ -3,7 +3,8 @@
 //! [`Engine`] belongs to one [`CudaContext`](cudarc::driver::CudaContext) and holds its compiled kernels; [`Engine::on`] a stream
 //! gives a [`Queue`], whose methods are the ops. Arrays come as [`DeviceView`]s of cudarc's slices and views, with any strides. Nothing
 //! synchronises. Each op has an allocating form and an `_into` form that allocates nothing: outputs and workspace
-//! are the caller's, and the call can be captured in a CUDA graph once its kernels are compiled.
+//! are the caller's, and the call can be captured in a CUDA graph once its kernels are compiled: by a
+//! call before, or by the op's `compile_…` method, which takes the same arguments.
 //!
 //! [`raw`] holds the same ops over plain device pointers, strides and a `CUstream`, for callers with another allocator.
 //!
