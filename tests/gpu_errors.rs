@@ -155,6 +155,8 @@ fn another_context() {
     let error = device.engine.on(&other.default_stream()).unwrap_err();
     says(&error, &["the stream belongs to another CUDA context", "one Arc<CudaContext>"]);
     let memory = other.default_stream().clone_htod(&[1f32; 12]).unwrap();
+    // cudarc frees on the null stream of whatever context is current then: not ordered after the copy.
+    other.default_stream().synchronize().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     let input = MixInput {
         features: DeviceView::new(&memory, [2, 2, 3]).unwrap(),
