@@ -147,7 +147,9 @@ impl Engine {
             refuse_capture(op, first, stream)?;
         }
         std::thread::scope(|scope| {
-            let load = |variant: Variant| move || self.load(op, variant, None).map(|_| ());
+            // One target for all: whichever comes first to know what the driver takes, the same images are asked for.
+            let target = self.shared.target();
+            let load = |variant: Variant| move || self.load(op, variant, None, target).map(|_| ());
             let threads: Vec<_> = others.iter().map(|&variant| scope.spawn(load(variant))).collect();
             let own = load(*first)();
             let joined = threads.into_iter().map(|thread| thread.join().expect("loading does not panic"));
@@ -167,7 +169,7 @@ impl Engine {
         launch: &Launch,
         params: &P,
     ) -> Result<()> {
-        let loaded = self.load(op, launch.variant, Some(stream))?;
+        let loaded = self.load(op, launch.variant, Some(stream), self.shared.target())?;
         let (_, function) = loaded
             .functions
             .iter()
@@ -197,12 +199,18 @@ impl Engine {
         .map_err(failed)
     }
 
-    fn load(&self, op: &'static str, variant: Variant, stream: Option<sys::CUstream>) -> Result<Arc<Loaded>> {
+    fn load(
+        &self,
+        op: &'static str,
+        variant: Variant,
+        stream: Option<sys::CUstream>,
+        target: Target,
+    ) -> Result<Arc<Loaded>> {
         self.shared.modules.get_or_make(variant, || {
             if let Some(stream) = stream {
                 refuse_capture(op, &variant, stream)?;
             }
-            self.shared.load(op, variant).map(Arc::new)
+            self.shared.load(op, variant, target).map(Arc::new)
         })
     }
 }
@@ -243,11 +251,11 @@ impl Launch {
 }
 
 impl Shared {
-    fn load(&self, op: &'static str, variant: Variant) -> Result<Loaded> {
+    fn load(&self, op: &'static str, variant: Variant, target: Target) -> Result<Loaded> {
         debug_assert!(catalogue::contains(&self.device, &variant), "{variant} is in no list");
         check_shared_memory(op, &self.device, &variant)?;
         let begin = Instant::now();
-        let (image, origin) = self.compiler.obtain(&variant.program(), self.target())?;
+        let (image, origin) = self.compiler.obtain(&variant.program(), target)?;
         let failed = |error| driver_error(op, format!("loading {variant}"), error);
         let module = self.load_image(&image).map_err(failed)?;
         trace(|| format!("{op}: {variant}: {origin:?}, loaded after {:.1?}", begin.elapsed()));
