@@ -6,7 +6,7 @@ use super::device::DeviceInfo;
 use super::jit::Program;
 use super::variant::Variant;
 use super::{
-    attention, loss_backward, loss_backward_attention, loss_forward, mix_attention, mix_backward,
+    attention, loss_backward, loss_backward_attention, loss_forward, mix_attention, mix_backward_plan,
     mix_forward, sampler, weights,
 };
 
@@ -40,7 +40,7 @@ pub(super) fn all(device: &DeviceInfo) -> Vec<Variant> {
         .chain(attention::variants(device))
         .chain(weights::variants(device))
         .chain(mix_forward::variants(device))
-        .chain(mix_backward::variants(device))
+        .chain(mix_backward_plan::variants(device))
         .chain(mix_attention::variants(device))
         .chain(loss_forward::variants(device))
         .chain(loss_backward::variants(device))

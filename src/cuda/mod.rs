@@ -29,6 +29,7 @@ mod loss_plan;
 mod matrix;
 mod mix_attention;
 mod mix_backward;
+mod mix_backward_plan;
 mod mix_forward;
 mod queue;
 mod sampler;
