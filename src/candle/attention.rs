@@ -1,20 +1,18 @@
 //! Attention maps from features.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
-use half::{bf16, f16};
+use candle_core::{DType, Result, Shape, Tensor};
 
-use super::bridge::{self, Float};
-use crate::cpu::{self, AttentionInput};
+use super::backend::{Backend, Classified};
+use super::bridge::{self, Borrowed, Float, Operand};
+use super::op::{Differentiable, Given, TensorGradients, apply};
 use crate::problem::AttentionOptions;
-use crate::view::View;
 
 const OP: &str = "attention";
 
 /// The linear classifier and the labels that CAM takes its queries from.
 #[derive(Clone, Copy, Debug)]
 pub struct Classifier<'a> {
-    /// W (c, d), one row per class; gradients flow to it.
+    /// W (c, d), one row per class; gradients flow to it. On CUDA it is read in the type of the features.
     pub rows: &'a Tensor,
     /// y (b), one class id per example: u8, u32 or i64.
     pub labels: &'a Tensor,
@@ -26,138 +24,75 @@ pub struct Classifier<'a> {
 /// features to keep attention constant.
 ///
 /// # Errors
-/// Whatever [`crate::cpu::attention_forward`] refuses, tensors on another device than the CPU, and types other than f32, f16, bf16.
+/// Whatever the engine refuses ([`crate::cpu::attention_forward`], and its like on CUDA), tensors on other devices, and types
+/// other than f32, f16, bf16.
 pub fn attention(
     features: &Tensor,
     classifier: Option<Classifier<'_>>,
     options: &AttentionOptions,
 ) -> Result<Tensor> {
-    bridge::expect_cpu(OP, "features", features)?;
-    match classifier {
-        None => features.apply_op1(AttentionOp { labels: Vec::new(), options: *options }),
-        Some(Classifier { rows, labels }) => {
-            let rows = bridge::to_f32(OP, "the classifier", rows)?;
-            let labels = bridge::labels(OP, labels)?;
-            features.apply_op2(&rows, AttentionOp { labels, options: *options })
-        }
-    }
+    let Some(Classifier { rows, labels }) = classifier else {
+        return apply(AttentionOp { labels: None, options: *options }, features, None);
+    };
+    let dtype = if features.device().is_cuda() { features.dtype() } else { DType::F32 };
+    let rows = bridge::to_float(OP, "the classifier", rows, dtype)?;
+    let labels = Some(bridge::labels(OP, labels)?);
+    apply(AttentionOp { labels, options: *options }, features, Some(&rows))
 }
 
 struct AttentionOp {
-    /// Empty without a classifier.
-    labels: Vec<u32>,
+    /// With a classifier.
+    labels: Option<Tensor>,
     options: AttentionOptions,
 }
 
 impl AttentionOp {
-    fn forward(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        rows: Option<View<'_, f32, 2>>,
-    ) -> Result<(CpuStorage, Shape)> {
-        match storage.dtype() {
-            DType::F32 => self.maps::<f32>(storage, layout, rows),
-            DType::F16 => self.maps::<f16>(storage, layout, rows),
-            DType::BF16 => self.maps::<bf16>(storage, layout, rows),
-            other => bail!("{OP}: features have type {other:?}, but must be f32, f16 or bf16"),
-        }
-    }
-
-    fn maps<T: Float>(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        rows: Option<View<'_, f32, 2>>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let input = self.input::<T>(bridge::view(OP, "features", storage, layout)?, rows);
-        let [b, r, _] = input.features.shape();
-        let maps = cpu::attention_forward(&input, &self.options)?;
-        Ok((CpuStorage::F32(maps), Shape::from((b, r))))
-    }
-
-    fn backward(
-        &self,
-        features: &Tensor,
-        rows: Option<&Tensor>,
-        upstream: &Tensor,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        match features.dtype() {
-            DType::F32 => self.gradients::<f32>(features, rows, upstream),
-            DType::F16 => self.gradients::<f16>(features, rows, upstream),
-            DType::BF16 => self.gradients::<bf16>(features, rows, upstream),
-            other => bail!("{OP}: features have type {other:?}, but must be f32, f16 or bf16"),
-        }
-    }
-
-    fn gradients<T: Float>(
-        &self,
-        features: &Tensor,
-        rows: Option<&Tensor>,
-        upstream: &Tensor,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let gradients = bridge::with_view(OP, "features", features, |z| {
-            bridge::with_optional_view(OP, "the classifier", rows, |rows| {
-                bridge::with_view(OP, "the gradient", upstream, |upstream| {
-                    Ok(cpu::attention_backward(&self.input::<T>(z, rows), &self.options, &upstream)?)
-                })
-            })
-        })?;
-        let for_features = Tensor::from_vec(gradients.features, features.shape(), &Device::Cpu)?;
-        let for_rows = match (gradients.classifier, rows) {
-            (Some(values), Some(rows)) => Some(Tensor::from_vec(values, rows.shape(), &Device::Cpu)?),
-            _ => None,
-        };
-        Ok((for_features, for_rows))
-    }
-
-    fn input<'a, T: Float>(
-        &'a self,
-        features: View<'a, T, 3>,
-        rows: Option<View<'a, f32, 2>>,
-    ) -> AttentionInput<'a, T> {
-        let classifier = rows.map(|rows| cpu::Classifier { rows, labels: &self.labels });
-        AttentionInput { features, classifier }
+    fn labels(&self) -> Option<Borrowed<'_>> {
+        self.labels.as_ref().map(|labels| Borrowed::new(OP, "labels", labels))
     }
 }
 
-impl CustomOp1 for AttentionOp {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, features: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward(features, layout, None)
-    }
-
-    fn bwd(&self, features: &Tensor, _maps: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(self.backward(features, None, upstream)?.0))
+/// The classifier and its labels, where there are both.
+fn classified<'a, B: Backend>(
+    rows: Option<Operand<'a, B::Storage>>,
+    labels: &'a Option<Borrowed<'a>>,
+) -> Result<Option<Classified<'a, B::Storage>>> {
+    match (rows, labels) {
+        (Some(rows), Some(labels)) => Ok(Some(Classified { rows, labels: labels.operand::<B>()? })),
+        _ => Ok(None),
     }
 }
 
-impl CustomOp2 for AttentionOp {
-    fn name(&self) -> &'static str {
-        OP
+impl Differentiable for AttentionOp {
+    const OP: &'static str = OP;
+    const ARGUMENTS: [&'static str; 2] = ["features", "the classifier"];
+
+    fn forward<B: Backend, T: Float>(
+        &self,
+        backend: &B,
+        features: Operand<'_, B::Storage>,
+        rows: Option<Operand<'_, B::Storage>>,
+    ) -> Result<(B::Storage, Shape)> {
+        let labels = self.labels();
+        let maps = backend.attention::<T>(features, classified::<B>(rows, &labels)?, &self.options)?;
+        let (b, r, _) = features.layout.shape().dims3()?;
+        Ok((maps, Shape::from((b, r))))
     }
 
-    fn cpu_fwd(
-        &self,
-        features: &CpuStorage,
-        features_layout: &Layout,
-        rows: &CpuStorage,
-        rows_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.forward(features, features_layout, Some(bridge::view(OP, "the classifier", rows, rows_layout)?))
-    }
-
-    fn bwd(
-        &self,
-        features: &Tensor,
-        rows: &Tensor,
-        _maps: &Tensor,
-        upstream: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (for_features, for_rows) = self.backward(features, Some(rows), upstream)?;
-        Ok((Some(for_features), for_rows))
+    fn backward<B: Backend, T: Float>(&self, backend: &B, given: &Given<'_>) -> Result<TensorGradients> {
+        let upstream = given.upstream.contiguous()?;
+        let upstream = Borrowed::new(OP, "the gradient", &upstream);
+        let features = Borrowed::new(OP, "features", given.first);
+        let rows = given.second.map(|rows| Borrowed::new(OP, "the classifier", rows));
+        let labels = self.labels();
+        let classifier = classified::<B>(rows.as_ref().map(Borrowed::operand::<B>).transpose()?, &labels)?;
+        let (for_features, for_rows) = backend.attention_backward::<T>(
+            features.operand::<B>()?,
+            classifier,
+            &self.options,
+            upstream.operand::<B>()?,
+        )?;
+        let for_rows = for_rows.zip(given.second).map(|(gradient, rows)| B::tensor(gradient, rows.shape()));
+        Ok((B::tensor(for_features, given.first.shape()), for_rows))
     }
 }

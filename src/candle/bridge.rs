@@ -1,11 +1,11 @@
-//! Between candle's tensors and this crate's views: dtypes, strides, labels.
+//! Between candle's tensors and the engines: types, memory with its layout, labels.
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, WithDType, bail};
-use half::bf16;
+use candle_core::{DType, DeviceLocation, Layout, Result, StorageRef, Tensor, WithDType, bail};
+use half::{bf16, f16};
 
+use super::backend::Backend;
 use crate::element::Element;
 use crate::error::Error;
-use crate::view::View;
 
 /// Features (b, r, d) of a feature map (b, d, h, w), r = h·w, without a copy where the memory order allows it: NCHW and
 /// channels-last do.
@@ -22,88 +22,165 @@ pub fn positions(map: &Tensor) -> Result<Tensor> {
 }
 
 /// A type in which both candle and the engines store floats.
-pub(super) trait Float: WithDType + Element {}
+pub(super) trait Float: WithDType + Element + OnDevice {}
 impl Float for f32 {}
-impl Float for half::f16 {}
+impl Float for f16 {}
 impl Float for bf16 {}
 
-/// A tensor's memory as a view, without a copy.
-pub(super) fn view<'a, T: Float, const N: usize>(
-    op: &'static str,
-    name: &'static str,
-    storage: &'a CpuStorage,
-    layout: &Layout,
-) -> Result<View<'a, T, N>> {
-    let values = &storage.as_slice::<T>()?[layout.start_offset()..];
-    let (Ok(shape), Ok(strides)) = (layout.dims().try_into(), layout.stride().try_into()) else {
-        bail!("{op}: {name} has shape {:?}, but must have {N} dimensions", layout.dims())
-    };
-    Ok(View::with_strides(values, shape, strides)?)
+/// What [`Float`] must be for the GPU, too.
+#[cfg(feature = "candle-cuda")]
+pub(super) trait OnDevice: candle_core::cuda::CudaDType + crate::cuda::DeviceElement {}
+#[cfg(feature = "candle-cuda")]
+impl<T: candle_core::cuda::CudaDType + crate::cuda::DeviceElement> OnDevice for T {}
+
+/// What [`Float`] must be for the GPU, too: without it, nothing.
+#[cfg(not(feature = "candle-cuda"))]
+pub(super) trait OnDevice {}
+#[cfg(not(feature = "candle-cuda"))]
+impl<T> OnDevice for T {}
+
+/// One argument of an op: memory of a backend with its layout, and what errors call it.
+#[derive(Debug)]
+pub(super) struct Operand<'a, S> {
+    pub op: &'static str,
+    pub name: &'static str,
+    pub storage: &'a S,
+    pub layout: &'a Layout,
 }
 
-/// Calls `read` with a view of a tensor on the CPU.
-pub(super) fn with_view<T: Float, const N: usize, R>(
-    op: &'static str,
-    name: &'static str,
-    tensor: &Tensor,
-    read: impl FnOnce(View<'_, T, N>) -> Result<R>,
-) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("{op}: {name} is not on the CPU") };
-    read(view(op, name, storage, layout)?)
-}
-
-/// As [`with_view`], for a tensor that may be absent.
-pub(super) fn with_optional_view<const N: usize, R>(
-    op: &'static str,
-    name: &'static str,
-    tensor: Option<&Tensor>,
-    read: impl FnOnce(Option<View<'_, f32, N>>) -> Result<R>,
-) -> Result<R> {
-    match tensor {
-        Some(tensor) => with_view(op, name, tensor, |view| read(Some(view))),
-        None => read(None),
+impl<S> Clone for Operand<'_, S> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-/// Refuses a tensor that the CPU engine cannot read.
-pub(super) fn expect_cpu(op: &'static str, name: &'static str, tensor: &Tensor) -> Result<()> {
-    match tensor.device() {
-        Device::Cpu => Ok(()),
-        device => bail!("{op}: {name} is on {:?}, but this op runs on the CPU so far", device.location()),
+impl<S> Copy for Operand<'_, S> {}
+
+impl<S> Operand<'_, S> {
+    /// The layout as the views of both engines take it.
+    pub fn layout<const N: usize>(&self) -> Result<crate::view::Layout<N>> {
+        let (Ok(shape), Ok(strides)) = (self.layout.dims().try_into(), self.layout.stride().try_into())
+        else {
+            let Self { op, name, layout, .. } = self;
+            bail!("{op}: {name} has shape {:?}, but must have {N} dimensions", layout.dims())
+        };
+        Ok(crate::view::Layout { shape, strides })
+    }
+}
+
+/// A tensor whose memory is held for reading.
+pub(super) struct Borrowed<'a> {
+    op: &'static str,
+    name: &'static str,
+    storage: StorageRef<'a>,
+    layout: &'a Layout,
+}
+
+impl<'a> Borrowed<'a> {
+    pub fn new(op: &'static str, name: &'static str, tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self { op, name, storage, layout }
+    }
+
+    /// Its memory, where it is that of the backend.
+    pub fn operand<B: Backend>(&self) -> Result<Operand<'_, B::Storage>> {
+        let Self { op, name, layout, .. } = *self;
+        match B::storage(&self.storage) {
+            Some(storage) => Ok(Operand { op, name, storage, layout }),
+            None => bail!(
+                "{op}: {name} is on {:?}, but the op runs on {}",
+                self.storage.device().location(),
+                B::NAME
+            ),
+        }
+    }
+}
+
+/// Refuses a tensor that no engine can read.
+pub(super) fn expect_device(op: &'static str, name: &'static str, tensor: &Tensor) -> Result<()> {
+    check_location(op, name, tensor.device().location())
+}
+
+fn check_location(op: &'static str, name: &'static str, location: DeviceLocation) -> Result<()> {
+    match location {
+        DeviceLocation::Cpu => Ok(()),
+        DeviceLocation::Cuda { .. } if cfg!(feature = "candle-cuda") => Ok(()),
+        DeviceLocation::Cuda { gpu_id } => {
+            bail!("{op}: {name} is on CUDA device {gpu_id}: turn on multimix's feature `candle-cuda`")
+        }
+        other => bail!("{op}: {name} is on {other:?}, but this op runs on the CPU and on CUDA devices"),
     }
 }
 
 /// Attention, soft targets and explicit weights in f32; a tracked conversion, and none where they are f32 already.
 pub(super) fn to_f32(op: &'static str, name: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    expect_cpu(op, name, tensor)?;
+    to_float(op, name, tensor, DType::F32)
+}
+
+/// As [`to_f32`], in another type of float.
+pub(super) fn to_float(
+    op: &'static str,
+    name: &'static str,
+    tensor: &Tensor,
+    dtype: DType,
+) -> Result<Tensor> {
+    expect_device(op, name, tensor)?;
     if !tensor.dtype().is_float() {
         bail!("{op}: {name} has type {:?}, but must be a float", tensor.dtype());
     }
-    tensor.to_dtype(DType::F32)
+    tensor.to_dtype(dtype)
 }
 
-/// Class ids from a tensor (b) of u8, u32 or i64.
-pub(super) fn labels(op: &'static str, tensor: &Tensor) -> Result<Vec<u32>> {
-    expect_cpu(op, "labels", tensor)?;
+/// Class ids (b) in u32, contiguous, from a tensor of u8, u32 or i64. Values on a GPU are not looked at.
+pub(super) fn labels(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    expect_device(op, "labels", tensor)?;
+    if tensor.rank() != 1 {
+        bail!("{op}: labels have shape {:?}, but must be (b)", tensor.dims());
+    }
     match tensor.dtype() {
-        DType::U32 => tensor.to_vec1(),
-        DType::U8 => Ok(tensor.to_vec1::<u8>()?.into_iter().map(u32::from).collect()),
+        DType::U32 => tensor.contiguous(),
+        DType::U8 => tensor.to_dtype(DType::U32),
         DType::I64 => {
-            tensor.to_vec1::<i64>()?.into_iter().enumerate().map(|(i, y)| label(op, i, y)).collect()
+            if tensor.device().is_cpu() {
+                tensor
+                    .to_vec1::<i64>()?
+                    .into_iter()
+                    .enumerate()
+                    .try_for_each(|(i, y)| check_label(op, i, y))?;
+            }
+            tensor.to_dtype(DType::U32)
         }
         other => bail!("{op}: labels have type {other:?}, but must be u8, u32 or i64"),
     }
 }
 
-fn label(op: &'static str, index: usize, value: i64) -> Result<u32> {
-    u32::try_from(value).map_err(|_| {
-        let (name, rule) = (format!("labels[{index}]"), "a class from 0 to 2^32 - 1");
-        Error::Value { op, name, given: value.to_string(), rule }.into()
-    })
+fn check_label(op: &'static str, index: usize, value: i64) -> Result<()> {
+    if u32::try_from(value).is_ok() {
+        return Ok(());
+    }
+    let (name, rule) = (format!("labels[{index}]"), "a class from 0 to 2^32 - 1");
+    Err(Error::Value { op, name, given: value.to_string(), rule }.into())
 }
 
-/// The upstream gradient of a scalar.
-pub(super) fn scalar(gradient: &Tensor) -> Result<f32> {
-    gradient.to_dtype(DType::F32)?.to_scalar()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_of_other_devices_are_refused_with_what_to_do() {
+        assert!(check_location("mix", "features", DeviceLocation::Cpu).is_ok());
+        let cuda = check_location("mix", "features", DeviceLocation::Cuda { gpu_id: 1 });
+        match cuda {
+            Ok(()) => assert!(cfg!(feature = "candle-cuda")),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("features is on CUDA device 1") && text.contains("`candle-cuda`"),
+                    "{text}"
+                );
+            }
+        }
+        let metal = check_location("mix", "features", DeviceLocation::Metal { gpu_id: 0 }).unwrap_err();
+        assert!(metal.to_string().contains("runs on the CPU and on CUDA devices"), "{metal}");
+    }
 }

@@ -2,15 +2,13 @@
 
 use std::sync::OnceLock;
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
-use half::{bf16, f16};
+use candle_core::{DType, Result, Shape, Tensor, bail};
 
-use super::bridge::{self, Float};
+use super::backend::{Backend, Columns, Targets};
+use super::bridge::{self, Borrowed, Float, Operand};
 use super::draw::Draw;
-use crate::cpu::{self, LossInput, Targets};
+use super::op::{Differentiable, Given, TensorGradients, apply};
 use crate::problem::{LossOptions, Mixing};
-use crate::view::View;
 
 const OP: &str = "loss";
 
@@ -23,10 +21,12 @@ const OP: &str = "loss";
 /// - `draw`: a [`Mixing`] or a tensor of explicit weights.
 /// - `options`: all but [`LossOptions::kl`], since an op has one output.
 ///
-/// The gradient of f16 logits is kept in f32 until it is multiplied by the gradient from upstream, so that loss scaling works.
+/// The gradient of f16 logits is kept in f32 (on the CPU) or scaled up (on CUDA) until it is multiplied by the gradient from
+/// upstream, so that loss scaling works.
 ///
 /// # Errors
-/// Whatever [`crate::cpu::loss_forward`] refuses, tensors on another device than the CPU, and types other than those named.
+/// Whatever the engine refuses ([`crate::cpu::loss_forward`], and its like on CUDA), tensors on other devices, and types other
+/// than those named.
 pub fn loss<'a>(
     logits: &Tensor,
     targets: &Tensor,
@@ -34,7 +34,7 @@ pub fn loss<'a>(
     draw: impl Into<Draw<'a>>,
     options: &LossOptions,
 ) -> Result<Tensor> {
-    bridge::expect_cpu(OP, "logits", logits)?;
+    bridge::expect_device(OP, "logits", logits)?;
     let (mixing, weights) = draw.into().resolve(OP)?;
     let attention = attention.map(|attention| bridge::to_f32(OP, "attention", attention)).transpose()?;
     let tracked = attention.as_ref().filter(|attention| !options.detach_attention && attention.track_op());
@@ -47,14 +47,20 @@ pub fn loss<'a>(
         wants_gradients: logits.track_op() || tracked.is_some(),
         gradients: OnceLock::new(),
     };
-    match tracked {
-        Some(attention) => logits.apply_op2(attention, op),
-        None => logits.apply_op1(op),
+    apply(op, &as_positions(logits)?, tracked)
+}
+
+/// Logits (b, c) as (b, 1, c); on the CPU, those of f16 in f32, the type that their gradient is kept in.
+fn as_positions(logits: &Tensor) -> Result<Tensor> {
+    let logits = if logits.rank() == 2 { logits.unsqueeze(1)? } else { logits.clone() };
+    match logits.dtype() {
+        DType::F16 if logits.device().is_cpu() => logits.to_dtype(DType::F32),
+        _ => Ok(logits),
     }
 }
 
 enum OwnedTargets {
-    Labels(Vec<u32>),
+    Labels(Tensor),
     Soft(Tensor),
 }
 
@@ -68,6 +74,12 @@ impl OwnedTargets {
             }
         }
     }
+
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Labels(tensor) | Self::Soft(tensor) => tensor,
+        }
+    }
 }
 
 /// Computes the gradients along with the loss, and keeps them for the backward pass.
@@ -79,138 +91,85 @@ struct LossOp {
     mixing: Mixing,
     options: LossOptions,
     wants_gradients: bool,
-    gradients: OnceLock<Gradients>,
+    gradients: OnceLock<Kept>,
 }
 
-/// Of the loss, by what it is computed from.
-struct Gradients {
+/// The gradients times `scale`.
+struct Kept {
     logits: Tensor,
     attention: Option<Tensor>,
+    scale: f32,
 }
 
 impl LossOp {
-    fn forward(
+    fn compute<B: Backend, T: Float>(
         &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        attention: Option<View<'_, f32, 2>>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let loss = match storage.dtype() {
-            DType::F32 => self.compute(logits_view::<f32>(storage, layout)?, attention)?,
-            DType::BF16 => self.compute(logits_view::<bf16>(storage, layout)?, attention)?,
-            DType::F16 => {
-                let logits = logits_view::<f16>(storage, layout)?;
-                let widened = widen(&logits);
-                self.compute(View::new(&widened, logits.shape())?, attention)?
-            }
-            other => bail!("{OP}: logits have type {other:?}, but must be f32, f16 or bf16"),
-        };
-        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
-    }
-
-    fn compute<T: Float>(&self, logits: View<'_, T, 3>, attention: Option<View<'_, f32, 2>>) -> Result<f32> {
-        bridge::with_optional_view(OP, "weights", self.weights.as_ref(), |weights| match &self.targets {
-            OwnedTargets::Labels(labels) => {
-                self.call(&LossInput { logits, targets: Targets::Labels(labels), attention, weights })
-            }
-            OwnedTargets::Soft(rows) => bridge::with_view(OP, "targets", rows, |rows| {
-                self.call(&LossInput { logits, targets: Targets::Soft(rows), attention, weights })
-            }),
-        })
-    }
-
-    fn call<T: Float>(&self, input: &LossInput<'_, T>) -> Result<f32> {
+        backend: &B,
+        columns: &Columns<'_, B::Storage>,
+        logits: Operand<'_, B::Storage>,
+        targets: &Targets<'_, B::Storage>,
+    ) -> Result<B::Storage> {
         if !self.wants_gradients {
-            return Ok(cpu::loss_forward(&self.mixing, input, &self.options)?.value);
+            return backend.loss::<T>(columns, logits, targets, &self.options);
         }
-        let (loss, gradients) = cpu::loss_forward_backward(&self.mixing, input, &self.options)?;
-        let [b, r, c] = input.logits.shape();
-        let logits = Tensor::from_vec(gradients.logits, (b, r, c), &Device::Cpu)?;
-        let attention =
-            gradients.attention.map(|values| Tensor::from_vec(values, (b, r), &Device::Cpu)).transpose()?;
+        let computed = backend.loss_with_gradients::<T>(columns, logits, targets, &self.options)?;
+        let (b, r, c) = logits.layout.shape().dims3()?;
+        let (for_logits, for_attention) = computed.gradients;
         // A custom op runs forward once; a second run would find the same gradients.
-        self.gradients.get_or_init(|| Gradients { logits, attention });
-        Ok(loss.value)
-    }
-
-    fn gradients(&self) -> Result<&Gradients> {
-        match self.gradients.get() {
-            Some(gradients) => Ok(gradients),
-            None => bail!("{OP}: backward without forward"),
-        }
+        self.gradients.get_or_init(|| Kept {
+            logits: B::tensor(for_logits, (b, r, c)),
+            attention: for_attention.map(|attention| B::tensor(attention, (b, r))),
+            scale: computed.scale,
+        });
+        Ok(computed.loss)
     }
 }
 
-/// The gradient for `argument`: the one kept times the one from upstream.
-fn scaled(gradient: &Tensor, upstream: &Tensor, argument: &Tensor) -> Result<Tensor> {
-    let upstream = bridge::scalar(upstream)?;
-    let gradient = match upstream {
-        1.0 => gradient.clone(),
-        _ => (gradient.to_dtype(DType::F32)? * f64::from(upstream))?,
-    };
-    gradient.to_dtype(argument.dtype())?.reshape(argument.shape())
-}
+impl Differentiable for LossOp {
+    const OP: &'static str = OP;
+    const ARGUMENTS: [&'static str; 2] = ["logits", "attention"];
 
-/// Logits (b, r, c), or (b, c) seen as (b, 1, c).
-fn logits_view<'a, T: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<View<'a, T, 3>> {
-    let (dims, strides) = (layout.dims(), layout.stride());
-    let (&[b, c], &[between_examples, between_classes]) = (dims, strides) else {
-        return bridge::view(OP, "logits", storage, layout);
-    };
-    let values = &storage.as_slice::<T>()?[layout.start_offset()..];
-    Ok(View::with_strides(values, [b, 1, c], [between_examples, 0, between_classes])?)
-}
-
-fn widen<T: Float>(values: &View<'_, T, 3>) -> Vec<f32> {
-    let [b, r, c] = values.shape();
-    let index = |place: usize| [place / (r * c), place / c % r, place % c];
-    (0..b * r * c).map(|place| crate::Element::to_f32(values.get(index(place)))).collect()
-}
-
-impl CustomOp1 for LossOp {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        bridge::with_optional_view(OP, "attention", self.attention.as_ref(), |attention| {
-            self.forward(logits, layout, attention)
-        })
-    }
-
-    fn bwd(&self, logits: &Tensor, _loss: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(scaled(&self.gradients()?.logits, upstream, logits)?))
-    }
-}
-
-impl CustomOp2 for LossOp {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
+    fn forward<B: Backend, T: Float>(
         &self,
-        logits: &CpuStorage,
-        logits_layout: &Layout,
-        attention: &CpuStorage,
-        attention_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let attention = bridge::view(OP, "attention", attention, attention_layout)?;
-        self.forward(logits, logits_layout, Some(attention))
-    }
-
-    fn bwd(
-        &self,
-        logits: &Tensor,
-        attention: &Tensor,
-        _loss: &Tensor,
-        upstream: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradients = self.gradients()?;
-        let for_attention = match &gradients.attention {
-            Some(gradient) => Some(scaled(gradient, upstream, attention)?),
-            None => None,
+        backend: &B,
+        logits: Operand<'_, B::Storage>,
+        attention: Option<Operand<'_, B::Storage>>,
+    ) -> Result<(B::Storage, Shape)> {
+        let targets = Borrowed::new(OP, "targets", self.targets.tensor());
+        let constant = self.attention.as_ref().map(|attention| Borrowed::new(OP, "attention", attention));
+        let weights = self.weights.as_ref().map(|weights| Borrowed::new(OP, "weights", weights));
+        let columns = Columns {
+            mixing: &self.mixing,
+            attention: match &constant {
+                Some(constant) => Some(constant.operand::<B>()?),
+                None => attention,
+            },
+            weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
         };
-        Ok((Some(scaled(&gradients.logits, upstream, logits)?), for_attention))
+        let targets = match &self.targets {
+            OwnedTargets::Labels(_) => Targets::Labels(targets.operand::<B>()?),
+            OwnedTargets::Soft(_) => Targets::Soft(targets.operand::<B>()?),
+        };
+        Ok((self.compute::<B, T>(backend, &columns, logits, &targets)?, Shape::from(())))
     }
+
+    fn backward<B: Backend, T: Float>(&self, _backend: &B, given: &Given<'_>) -> Result<TensorGradients> {
+        let Some(kept) = self.gradients.get() else { bail!("{OP}: backward without forward") };
+        let scaled = |gradient| scaled(gradient, kept.scale, given.upstream);
+        let for_logits = scaled(&kept.logits)?.to_dtype(given.first.dtype())?;
+        let for_attention = match (&kept.attention, given.second) {
+            (Some(gradient), Some(_)) => Some(scaled(gradient)?),
+            _ => None,
+        };
+        Ok((for_logits, for_attention))
+    }
+}
+
+/// A gradient that was kept times `scale`, times the one from upstream. In f32, unless there is nothing to do.
+fn scaled(gradient: &Tensor, scale: f32, upstream: &Tensor) -> Result<Tensor> {
+    // Nothing waits for a value on a GPU.
+    if scale == 1.0 && upstream.device().is_cpu() && upstream.to_scalar::<f32>()? == 1.0 {
+        return Ok(gradient.clone());
+    }
+    gradient.to_dtype(DType::F32)?.broadcast_mul(&(upstream / f64::from(scale))?)
 }

@@ -1,15 +1,12 @@
 //! Mixed features and targets, for classifiers that do not commute with mixing.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
-use half::{bf16, f16};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-use super::bridge::{self, Float};
+use super::backend::{Backend, Columns};
+use super::bridge::{self, Borrowed, Float, Operand};
 use super::draw::Draw;
-use crate::cpu::{self, MixBackwardOutputs, MixInput, MixedGradients, WeightsInput};
-use crate::element::Element;
-use crate::problem::Mixing;
-use crate::view::{View, ViewMut};
+use super::op::{Differentiable, Given, TensorGradients, apply, with_backend};
+use crate::problem::{Mixing, check_label};
 
 const OP: &str = "mix";
 
@@ -19,15 +16,12 @@ const OP: &str = "mix";
 /// flow to the features and to the attention; detach it to keep it constant. Backward draws again what forward drew.
 ///
 /// # Errors
-/// Whatever [`crate::cpu::mix_forward`] refuses, tensors on another device than the CPU, and types other than f32, f16, bf16.
+/// Whatever the engine refuses ([`crate::cpu::mix_forward`], and its like on CUDA), tensors on other devices, and types other
+/// than f32, f16, bf16.
 pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Draw<'a>>) -> Result<Tensor> {
-    bridge::expect_cpu(OP, "features", features)?;
     let (mixing, weights) = draw.into().resolve(OP)?;
-    let op = MixOp { mixing, weights };
-    match attention {
-        Some(attention) => features.apply_op2(&bridge::to_f32(OP, "attention", attention)?, op),
-        None => features.apply_op1(op),
-    }
+    let attention = attention.map(|attention| bridge::to_f32(OP, "attention", attention)).transpose()?;
+    apply(MixOp { mixing, weights }, features, attention.as_ref())
 }
 
 /// Ỹ (n, r, c) in f32, equation (8): what [`mix`] does to features, done to targets with the same draws.
@@ -36,7 +30,7 @@ pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Dr
 /// `positions` is r of the features mixed beside them.
 ///
 /// # Errors
-/// As [`mix`], and for a label that is not below `classes`.
+/// As [`mix`], and on the CPU for a label that is not below `classes`.
 pub fn mix_targets<'a>(
     targets: &Tensor,
     classes: usize,
@@ -55,20 +49,23 @@ pub fn mix_targets<'a>(
     mix(&rows.unsqueeze(1)?.broadcast_as((b, positions, classes))?, attention, draw)
 }
 
-fn one_hot(labels: &[u32], classes: usize) -> Result<Tensor> {
-    let mut rows = vec![0f32; labels.len() * classes];
-    for (index, &label) in labels.iter().enumerate() {
-        crate::problem::check_label(OP, index, label.into(), classes)?;
-        rows[index * classes + label as usize] = 1.0;
+/// Rows (b, c) of labels in u32. A label of no class, which a GPU does not refuse, gives a row of zeros.
+fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
+    if labels.device().is_cpu() {
+        let mut labels = labels.to_vec1::<u32>()?.into_iter().enumerate();
+        labels.try_for_each(|(index, label)| check_label(OP, index, label.into(), classes))?;
     }
-    Tensor::from_vec(rows, (labels.len(), classes), &Device::Cpu)
+    let Ok(columns) = u32::try_from(classes) else { bail!("{OP}: {classes} classes are more than 2^32 - 1") };
+    let columns = Tensor::arange(0, columns, labels.device())?;
+    labels.unsqueeze(1)?.broadcast_eq(&columns.unsqueeze(0)?)?.to_dtype(DType::F32)
 }
 
 /// The mix matrix (r, b, n) in f32 as the ops draw it for `b` examples at `r` positions: Λ, or M̂ where attention (b, r) is given.
-/// Every column at every position sums to 1. A constant: no gradient flows through it.
+/// Every column at every position sums to 1. A constant: no gradient flows through it. It is on the device of attention or else
+/// of explicit weights; where neither is given, on the CPU.
 ///
 /// # Errors
-/// Whatever [`crate::cpu::weights`] refuses.
+/// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA).
 pub fn weights<'a>(
     b: usize,
     r: usize,
@@ -78,12 +75,25 @@ pub fn weights<'a>(
     let op = "weights";
     let (mixing, weights) = draw.into().resolve(op)?;
     let attention = attention.map(|attention| bridge::to_f32(op, "attention", attention)).transpose()?;
-    let drawn = bridge::with_optional_view(op, "attention", attention.as_ref(), |attention| {
-        bridge::with_optional_view(op, "weights", weights.as_ref(), |weights| {
-            Ok(cpu::weights(&mixing, &WeightsInput { b, r, attention, weights })?)
-        })
-    })?;
-    Tensor::from_vec(drawn.matrix, (r, b, mixing.n), &Device::Cpu)
+    let device = attention.as_ref().or(weights.as_ref()).map_or(&Device::Cpu, Tensor::device);
+    with_backend!(op, device, |backend| draw_weights(backend, [b, r], &mixing, &attention, &weights))
+}
+
+fn draw_weights<B: Backend>(
+    backend: &B,
+    [b, r]: [usize; 2],
+    mixing: &Mixing,
+    attention: &Option<Tensor>,
+    weights: &Option<Tensor>,
+) -> Result<Tensor> {
+    let attention = attention.as_ref().map(|attention| Borrowed::new("weights", "attention", attention));
+    let weights = weights.as_ref().map(|weights| Borrowed::new("weights", "weights", weights));
+    let columns = Columns {
+        mixing,
+        attention: attention.as_ref().map(Borrowed::operand::<B>).transpose()?,
+        weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
+    };
+    Ok(B::tensor(backend.weights(&columns, b, r)?, (r, b, mixing.n)))
 }
 
 struct MixOp {
@@ -92,136 +102,46 @@ struct MixOp {
 }
 
 impl MixOp {
-    fn forward(
+    fn weights(&self) -> Option<Borrowed<'_>> {
+        self.weights.as_ref().map(|weights| Borrowed::new(OP, "weights", weights))
+    }
+}
+
+impl Differentiable for MixOp {
+    const OP: &'static str = OP;
+    const ARGUMENTS: [&'static str; 2] = ["features", "attention"];
+
+    fn forward<B: Backend, T: Float>(
         &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        attention: Option<View<'_, f32, 2>>,
-    ) -> Result<(CpuStorage, Shape)> {
-        match storage.dtype() {
-            DType::F32 => self.mixed::<f32>(storage, layout, attention),
-            DType::F16 => self.mixed::<f16>(storage, layout, attention),
-            DType::BF16 => self.mixed::<bf16>(storage, layout, attention),
-            other => bail!("{OP}: features have type {other:?}, but must be f32, f16 or bf16"),
-        }
+        backend: &B,
+        features: Operand<'_, B::Storage>,
+        attention: Option<Operand<'_, B::Storage>>,
+    ) -> Result<(B::Storage, Shape)> {
+        let weights = self.weights();
+        let weights = weights.as_ref().map(Borrowed::operand::<B>).transpose()?;
+        let columns = Columns { mixing: &self.mixing, attention, weights };
+        let mixed = backend.mix::<T>(&columns, features)?;
+        let (_, r, d) = features.layout.shape().dims3()?;
+        Ok((mixed, Shape::from((self.mixing.n, r, d))))
     }
 
-    fn mixed<T: Float>(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        attention: Option<View<'_, f32, 2>>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let features: View<'_, T, 3> = bridge::view(OP, "features", storage, layout)?;
-        let [_, r, d] = features.shape();
-        let mixed = bridge::with_optional_view(OP, "weights", self.weights.as_ref(), |weights| {
-            let input = MixInput { features, targets: None, attention, weights };
-            Ok(cpu::mix_forward(&self.mixing, &input)?)
-        })?;
-        Ok((T::to_cpu_storage_owned(mixed.features), Shape::from((self.mixing.n, r, d))))
-    }
-
-    fn backward(
-        &self,
-        features: &Tensor,
-        attention: Option<&Tensor>,
-        upstream: &Tensor,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        match features.dtype() {
-            DType::F32 => self.gradients::<f32>(features, attention, upstream),
-            DType::F16 => self.gradients::<f16>(features, attention, upstream),
-            DType::BF16 => self.gradients::<bf16>(features, attention, upstream),
-            other => bail!("{OP}: features have type {other:?}, but must be f32, f16 or bf16"),
-        }
-    }
-
-    fn gradients<T: Float>(
-        &self,
-        features: &Tensor,
-        attention: Option<&Tensor>,
-        upstream: &Tensor,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let mut for_features = vec![<T as Element>::from_f32(0.0); features.elem_count()];
-        // candle wants a gradient for every tracked argument, and has no use for the others.
-        let tracked = attention.filter(|attention| attention.track_op());
-        let mut for_attention = tracked.map(|attention| vec![0f32; attention.elem_count()]);
-        self.read::<T, ()>(features, attention, |input| {
-            let [b, r, d] = input.features.shape();
-            let outputs = MixBackwardOutputs {
-                features: Some(ViewMut::new(&mut for_features, [b, r, d])?),
-                targets: None,
-                attention: for_attention.as_mut().map(|da| ViewMut::new(da, [b, r])).transpose()?,
-            };
-            let mut workspace = vec![0u8; cpu::mix_backward_workspace_bytes(&self.mixing, input, &outputs)?];
-            bridge::with_view(OP, "the gradient", upstream, |features| {
-                let gradients = MixedGradients { features, targets: None };
-                Ok(cpu::mix_backward_into(&self.mixing, input, &gradients, outputs, &mut workspace)?)
-            })
-        })?;
-        let for_features = Tensor::from_vec(for_features, features.shape(), &Device::Cpu)?;
-        let for_attention = match (for_attention, attention) {
-            (Some(values), Some(attention)) => {
-                Some(Tensor::from_vec(values, attention.shape(), &Device::Cpu)?)
-            }
-            _ => None,
+    fn backward<B: Backend, T: Float>(&self, backend: &B, given: &Given<'_>) -> Result<TensorGradients> {
+        let features = Borrowed::new(OP, "features", given.first);
+        let attention = given.second.map(|attention| Borrowed::new(OP, "attention", attention));
+        let upstream = Borrowed::new(OP, "the gradient", given.upstream);
+        let weights = self.weights();
+        let columns = Columns {
+            mixing: &self.mixing,
+            attention: attention.as_ref().map(Borrowed::operand::<B>).transpose()?,
+            weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
         };
-        Ok((for_features, for_attention))
-    }
-
-    fn read<T: Float, R>(
-        &self,
-        features: &Tensor,
-        attention: Option<&Tensor>,
-        run: impl FnOnce(&MixInput<'_, T>) -> Result<R>,
-    ) -> Result<R> {
-        bridge::with_view(OP, "features", features, |features| {
-            bridge::with_optional_view(OP, "attention", attention, |attention| {
-                bridge::with_optional_view(OP, "weights", self.weights.as_ref(), |weights| {
-                    run(&MixInput { features, targets: None, attention, weights })
-                })
-            })
-        })
-    }
-}
-
-impl CustomOp1 for MixOp {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, features: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.forward(features, layout, None)
-    }
-
-    fn bwd(&self, features: &Tensor, _mixed: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(self.backward(features, None, upstream)?.0))
-    }
-}
-
-impl CustomOp2 for MixOp {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        features: &CpuStorage,
-        features_layout: &Layout,
-        attention: &CpuStorage,
-        attention_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let attention = bridge::view(OP, "attention", attention, attention_layout)?;
-        self.forward(features, features_layout, Some(attention))
-    }
-
-    fn bwd(
-        &self,
-        features: &Tensor,
-        attention: &Tensor,
-        _mixed: &Tensor,
-        upstream: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (for_features, for_attention) = self.backward(features, Some(attention), upstream)?;
-        Ok((Some(for_features), for_attention))
+        // candle wants a gradient for every tracked argument, and has no use for the others.
+        let tracked = given.second.filter(|attention| attention.track_op());
+        let (features, upstream) = (features.operand::<B>()?, upstream.operand::<B>()?);
+        let (for_features, for_attention) =
+            backend.mix_backward::<T>(&columns, features, upstream, tracked.is_some())?;
+        let for_attention =
+            for_attention.zip(tracked).map(|(da, attention)| B::tensor(da, attention.shape()));
+        Ok((B::tensor(for_features, given.first.shape()), for_attention))
     }
 }

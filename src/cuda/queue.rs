@@ -105,7 +105,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Memory of `count` elements that the op about to be enqueued fills.
-    pub(super) fn allocate<T: DeviceRepr>(
+    pub(crate) fn allocate<T: DeviceRepr>(
         &self,
         op: &'static str,
         name: &'static str,

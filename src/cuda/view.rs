@@ -98,7 +98,11 @@ impl<'a, T, const N: usize> DeviceView<'a, T, N> {
     /// # Errors
     /// As [`DeviceView::new`].
     pub fn from_layout(data: &'a impl DeviceData<T>, layout: Layout<N>) -> Result<Self> {
-        let data = data.borrow();
+        Self::from_memory(data.borrow(), layout)
+    }
+
+    /// A view with a given layout of memory that is borrowed already.
+    pub(crate) fn from_memory(data: CudaView<'a, T>, layout: Layout<N>) -> Result<Self> {
         check_length(data.len(), &layout)?;
         Ok(Self { data, layout })
     }

@@ -1,0 +1,170 @@
+//! The CPU engine as a backend of the ops.
+
+use candle_core::{CpuStorage, Result, Storage, WithDType};
+
+use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, Targets};
+use super::bridge::{Float, Operand};
+use crate::cpu;
+use crate::element::Element;
+use crate::problem::{AttentionOptions, LossOptions};
+use crate::view::{View, ViewMut};
+
+/// Tensors in host memory.
+pub(super) struct Cpu;
+
+impl<'a> Operand<'a, CpuStorage> {
+    /// The memory as a view, without a copy.
+    fn view<T: WithDType, const N: usize>(self) -> Result<View<'a, T, N>> {
+        let values = &self.storage.as_slice::<T>()?[self.layout.start_offset()..];
+        let layout = self.layout::<N>()?;
+        Ok(View::with_strides(values, layout.shape, layout.strides)?)
+    }
+
+    /// Labels, which are contiguous.
+    fn labels(self) -> Result<&'a [u32]> {
+        let first = self.layout.start_offset();
+        Ok(&self.storage.as_slice::<u32>()?[first..first + self.layout.shape().elem_count()])
+    }
+}
+
+/// Attention and explicit weights.
+type ColumnViews<'a> = (Option<View<'a, f32, 2>>, Option<View<'a, f32, 3>>);
+
+impl<'a> Columns<'a, CpuStorage> {
+    fn views(&self) -> Result<ColumnViews<'a>> {
+        Ok((self.attention.map(Operand::view).transpose()?, self.weights.map(Operand::view).transpose()?))
+    }
+
+    fn mix_input<T: Float>(&self, features: Operand<'a, CpuStorage>) -> Result<cpu::MixInput<'a, T>> {
+        let (attention, weights) = self.views()?;
+        Ok(cpu::MixInput { features: features.view()?, targets: None, attention, weights })
+    }
+
+    fn loss_input<T: Float>(
+        &self,
+        logits: Operand<'a, CpuStorage>,
+        targets: &Targets<'a, CpuStorage>,
+    ) -> Result<cpu::LossInput<'a, T>> {
+        let (attention, weights) = self.views()?;
+        let targets = match targets {
+            Targets::Labels(labels) => cpu::Targets::Labels(labels.labels()?),
+            Targets::Soft(rows) => cpu::Targets::Soft(rows.view()?),
+        };
+        Ok(cpu::LossInput { logits: logits.view()?, targets, attention, weights })
+    }
+}
+
+fn attention_input<'a, T: Float>(
+    features: Operand<'a, CpuStorage>,
+    classifier: Option<Classified<'a, CpuStorage>>,
+) -> Result<cpu::AttentionInput<'a, T>> {
+    let classifier = match classifier {
+        Some(Classified { rows, labels }) => {
+            Some(cpu::Classifier { rows: rows.view()?, labels: labels.labels()? })
+        }
+        None => None,
+    };
+    Ok(cpu::AttentionInput { features: features.view()?, classifier })
+}
+
+impl Backend for Cpu {
+    type Storage = CpuStorage;
+    const NAME: &'static str = "the CPU";
+
+    fn storage(storage: &Storage) -> Option<&CpuStorage> {
+        match storage {
+            Storage::Cpu(storage) => Some(storage),
+            _ => None,
+        }
+    }
+
+    fn into_candle(storage: CpuStorage) -> Storage {
+        Storage::Cpu(storage)
+    }
+
+    fn attention<T: Float>(
+        &self,
+        features: Operand<'_, CpuStorage>,
+        classifier: Option<Classified<'_, CpuStorage>>,
+        options: &AttentionOptions,
+    ) -> Result<CpuStorage> {
+        let input = attention_input::<T>(features, classifier)?;
+        Ok(CpuStorage::F32(cpu::attention_forward(&input, options)?))
+    }
+
+    fn attention_backward<T: Float>(
+        &self,
+        features: Operand<'_, CpuStorage>,
+        classifier: Option<Classified<'_, CpuStorage>>,
+        options: &AttentionOptions,
+        upstream: Operand<'_, CpuStorage>,
+    ) -> Result<Gradients<CpuStorage>> {
+        let input = attention_input::<T>(features, classifier)?;
+        let gradients = cpu::attention_backward(&input, options, &upstream.view()?)?;
+        Ok((T::to_cpu_storage_owned(gradients.features), gradients.classifier.map(CpuStorage::F32)))
+    }
+
+    fn mix<T: Float>(
+        &self,
+        columns: &Columns<'_, CpuStorage>,
+        features: Operand<'_, CpuStorage>,
+    ) -> Result<CpuStorage> {
+        let mixed = cpu::mix_forward(columns.mixing, &columns.mix_input::<T>(features)?)?;
+        Ok(T::to_cpu_storage_owned(mixed.features))
+    }
+
+    fn mix_backward<T: Float>(
+        &self,
+        columns: &Columns<'_, CpuStorage>,
+        features: Operand<'_, CpuStorage>,
+        upstream: Operand<'_, CpuStorage>,
+        wants_attention: bool,
+    ) -> Result<Gradients<CpuStorage>> {
+        let input = columns.mix_input::<T>(features)?;
+        let [b, r, d] = input.features.shape();
+        let mut for_features = vec![<T as Element>::from_f32(0.0); b * r * d];
+        let mut for_attention = wants_attention.then(|| vec![0f32; b * r]);
+        let outputs = cpu::MixBackwardOutputs {
+            features: Some(ViewMut::new(&mut for_features, [b, r, d])?),
+            targets: None,
+            attention: for_attention.as_mut().map(|da| ViewMut::new(da, [b, r])).transpose()?,
+        };
+        let mut workspace = vec![0u8; cpu::mix_backward_workspace_bytes(columns.mixing, &input, &outputs)?];
+        let gradients = cpu::MixedGradients { features: upstream.view()?, targets: None };
+        cpu::mix_backward_into(columns.mixing, &input, &gradients, outputs, &mut workspace)?;
+        Ok((T::to_cpu_storage_owned(for_features), for_attention.map(CpuStorage::F32)))
+    }
+
+    fn loss<T: Float>(
+        &self,
+        columns: &Columns<'_, CpuStorage>,
+        logits: Operand<'_, CpuStorage>,
+        targets: &Targets<'_, CpuStorage>,
+        options: &LossOptions,
+    ) -> Result<CpuStorage> {
+        let loss = cpu::loss_forward(columns.mixing, &columns.loss_input::<T>(logits, targets)?, options)?;
+        Ok(CpuStorage::F32(vec![loss.value]))
+    }
+
+    fn loss_with_gradients<T: Float>(
+        &self,
+        columns: &Columns<'_, CpuStorage>,
+        logits: Operand<'_, CpuStorage>,
+        targets: &Targets<'_, CpuStorage>,
+        options: &LossOptions,
+    ) -> Result<LossAndGradients<CpuStorage>> {
+        let input = columns.loss_input::<T>(logits, targets)?;
+        let (loss, gradients) = cpu::loss_forward_backward(columns.mixing, &input, options)?;
+        Ok(LossAndGradients {
+            loss: CpuStorage::F32(vec![loss.value]),
+            gradients: (T::to_cpu_storage_owned(gradients.logits), gradients.attention.map(CpuStorage::F32)),
+            scale: 1.0,
+        })
+    }
+
+    fn weights(&self, columns: &Columns<'_, CpuStorage>, b: usize, r: usize) -> Result<CpuStorage> {
+        let (attention, weights) = columns.views()?;
+        let drawn = cpu::weights(columns.mixing, &cpu::WeightsInput { b, r, attention, weights })?;
+        Ok(CpuStorage::F32(drawn.matrix))
+    }
+}
