@@ -39,7 +39,7 @@
 //! with them and with the driver, so that a program does not start without. The feature `cuda` alone needs none of that.
 //!
 //! **This link has not run on a real GPU.** The tests of `tests/candle_cuda.rs` passed on the virtual GPU of compute
-//! capability 8.0, with candle's kernels from nvcc 13.0, and with stand-ins for cuBLAS and cuRAND that give handles and compute
+//! capability 8.0 and 9.0, with candle's kernels from nvcc 13.0, and with stand-ins for cuBLAS and cuRAND that give handles and compute
 //! nothing: candle makes these handles with every device, and the virtual GPU cannot run the libraries themselves. Not exercised
 //! are the libraries, hence candle's matrix products beside the ops, convolutions, several streams or devices, and capture in a graph.
 
