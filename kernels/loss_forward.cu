@@ -16,12 +16,11 @@
 // defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits (0 and 1 take any ELEMENT)
 //          -DDRAW= 0..5 (draw.cuh): b <= PANEL; M is drawn on chip, and written to `matrix` where that is not null
 //                  6: any b; M is read from `matrix` and s from `masses`, as kernel `weights` (matrix = 1) wrote them
-//          -DPANEL= multiple of 64; 64 with DRAW 6   -DWARPS=   -DTARGETS= 1 labels, 2 soft   -DKL= 0|1
-//          -DGRADIENT= 0 loss alone, 1 statistics for dS, 2 also for the gradient of attention
+//          -DPANEL= multiple of 64; 64 with DRAW 6   -DWARPS=   -DTARGETS= 1 labels, 2 soft
 //
 // workspace, none of it grows with n
 //   matrix      (r, columns, b) of Number (ELEMENT with MATH 2, else f32), columns on 16-byte boundaries; only for a gradient or DRAW 6
-//   statistics  f32 (r, 6, statistics_stride >= columns), with GRADIENT
+//   statistics  f32 (r, 6, statistics_stride >= columns); only for a gradient. For that of attention MATH is 0: loss_rows.cuh
 //   partial     f64 (r, ceil(columns / 16), 4): sums over the 16 columns of a warp
 //   sums        f64 (r, 3) over the columns of all chunks: weighted CE, weighted entropy, weights
 //   ranges      f32 (r): a power of two near 1 / the largest weight of the chunk, for loss_backward
@@ -31,7 +30,7 @@
 // kernel `loss_finish`    sums -> loss, kl, shares        grid 1        block 32
 //
 // A tile of 64 classes at a time: S~ in registers; Y~ of labels summed in shared memory, of soft rows by a second product; running
-// softmax. M stays in registers as A fragments where it fits (labels without KL: 16 bits up to b = 256, tf32 up to 128; else half).
+// softmax. M stays in registers as A fragments where it fits (labels: 16 bits up to b = 256, tf32 up to 128; soft rows: half).
 // Deterministic: a column belongs to one warp and adds in order; f64 sums over columns have a fixed order that does not depend on
 // WARPS or the grid.
 #include "columns.cuh"
@@ -54,18 +53,21 @@ struct LossForwardParams {
     Number *matrix;
     i64 matrix_column, matrix_position; // distance of columns, of positions; examples are contiguous
     const float *masses;             // (r, columns), with DRAW 6 and attention: s on the scale of the caller's attention
-    float *statistics;
+    float *statistics;                 // null: none wanted
     i64 statistics_stride;
     PerMixture losses, log_sums, mass; // outputs: CE, lse, s
     double *partial;
-    u32 first, columns, column_tiles, weighed; // weighed: q_k goes by s_k
+    u32 first, columns, column_tiles;
+    u32 weighed;   // q_k goes by s_k
+    u32 entropies; // for KL
+    u32 padding;
 };
-static_assert(sizeof(LossForwardParams) == 328, "mirrored by the host");
+static_assert(sizeof(LossForwardParams) == 336, "mirrored by the host");
 
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 CHUNKS = PANEL / CHUNK<Number>;
-// Fragments of M take up to 64 registers, or 32 where mixed targets and their logarithms need room.
-constexpr u32 FRAGMENT_REGISTERS = KL || TARGETS == SOFT_ROWS ? 32 : 64;
+// Fragments of M take up to 64 registers, or 32 where the product with soft rows needs room.
+constexpr u32 FRAGMENT_REGISTERS = TARGETS == SOFT_ROWS ? 32 : 64;
 constexpr bool STATIONARY = MATH != EXACT && !STORED && PANEL / STEP<Number> * 4 <= FRAGMENT_REGISTERS;
 constexpr u32 FRAGMENTS = STATIONARY ? PANEL / STEP<Number> : 1;
 static_assert(!STORED || PANEL == 64, "stored columns are read 64 examples at a time");
@@ -302,7 +304,7 @@ __device__ __forceinline__ void write_results(const Warp &warp) {
         write(p.log_sums, warp.j, p.first + k, result[R_LOG_SUM * COLUMNS]);
         write(p.mass, warp.j, p.first + k, mass.callers);
     }
-    if (GRADIENT && live) {
+    if (p.statistics && live) {
         float *to = p.statistics + i64(warp.j) * STATISTICS * p.statistics_stride + k;
         const float over_mass = mass.prepared > 0.0f ? __fdiv_rn(1.0f, mass.prepared) : 0.0f;
         const float values[STATISTICS] = {result[R_LOG2_SUM * COLUMNS], weight, result[R_TOTAL * COLUMNS], loss,
@@ -342,7 +344,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS) loss_forwar
     for (u32 tile = 0; tile < tiles; ++tile) {
         float s[8][4] = {}, y[8][4] = {};
         sum_tile(warp, fragments, s, y, turn, tile, tiles);
-        rows.add(s, y, p.logits.channels - tile * TILE);
+        rows.add(s, y, p.logits.channels - tile * TILE, p.entropies);
     }
     park_results(warp, rows, mass);
     write_results(warp);

@@ -5,7 +5,8 @@
 //   fit = sum y s                      total = sum y                           entropy = - sum y log2 y
 // Lanes that share a row keep sums of their own classes; `finish` adds them.
 //
-// Needs -DKL= and -DGRADIENT= 0 loss alone, 1 statistics for dS, 2 and for the gradient of attention.
+// Only the gradient of attention asks for `expected`, and it is taken in f32: an exact product costs so much more than the sum that
+// this is always made there, and nowhere else. Entropies are made where the call wants them.
 #pragma once
 #include "loss_tile.cuh"
 #include "math.cuh"
@@ -13,6 +14,7 @@
 // Targets of labels add up to 1, but for the rounding of 16-bit weights. What these add up to makes the residuals of all classes
 // add up to zero.
 constexpr bool ADDS_TARGETS = TARGETS == SOFT_ROWS || is_16_bit<Number>;
+constexpr bool EXPECTS = MATH == EXACT;
 
 // What a column comes to.
 struct ColumnResult {
@@ -31,8 +33,9 @@ struct Rows {
     }
 
     // Adds a tile of logits s and targets y, of which the first `classes` count.
-    __device__ __forceinline__ void add(float (&s)[8][4], const float (&y)[8][4], u32 classes) {
+    __device__ __forceinline__ void add(float (&s)[8][4], const float (&y)[8][4], u32 classes, bool entropies) {
         add_targets(s, y);
+        if (entropies) add_entropies(y);
         if (classes < TILE) {
 #pragma unroll
             for (u32 x = 0; x < 8; ++x)
@@ -48,7 +51,7 @@ struct Rows {
                 const u32 m = lane_row(x, q);
                 const float e = fast_exp2(__fmaf_rn(s[x][q], LOG2_E, -scale[m]));
                 sum[m] += e;
-                if constexpr (GRADIENT == 2) expected[m] = __fmaf_rn(e, e > 0.0f ? s[x][q] : 0.0f, expected[m]);
+                if constexpr (EXPECTS) expected[m] = __fmaf_rn(e, e > 0.0f ? s[x][q] : 0.0f, expected[m]);
             }
     }
 
@@ -61,11 +64,17 @@ struct Rows {
                 const u32 m = lane_row(x, q);
                 fit[m] = __fmaf_rn(y[x][q], s[x][q], fit[m]);
                 if constexpr (ADDS_TARGETS) total[m] += y[x][q];
-                if constexpr (KL) {
-                    // Below the smallest normal number y log y is nothing.
-                    const float log2_y = log2_of(fmaxf(y[x][q], 1.17549435e-38f));
-                    entropy[m] = __fmaf_rn(-y[x][q], log2_y, entropy[m]);
-                }
+            }
+    }
+
+    __device__ __forceinline__ void add_entropies(const float (&y)[8][4]) {
+#pragma unroll
+        for (u32 x = 0; x < 8; ++x)
+#pragma unroll
+            for (u32 q = 0; q < 4; ++q) {
+                // Below the smallest normal number y log y is nothing.
+                const float log2_y = log2_of(fmaxf(y[x][q], 1.17549435e-38f));
+                entropy[lane_row(x, q)] = __fmaf_rn(-y[x][q], log2_y, entropy[lane_row(x, q)]);
             }
     }
 
@@ -97,8 +106,8 @@ struct Rows {
         result.log_sum = __fmul_rn(result.log2_sum, LN_2);
         result.total = ADDS_TARGETS ? row_sum(total[m]) : 1.0f;
         result.loss = __fmaf_rn(result.total, result.log_sum, -fits);
-        result.entropy = KL ? row_sum(entropy[m]) * LN_2 : 0.0f;
-        result.mean = GRADIENT == 2 ? __fmaf_rn(result.total, row_sum(expected[m]) / all, result.loss - fits) : 0.0f;
+        result.entropy = row_sum(entropy[m]) * LN_2;
+        result.mean = EXPECTS ? __fmaf_rn(result.total, row_sum(expected[m]) / all, result.loss - fits) : 0.0f;
         return result;
     }
 };

@@ -17,7 +17,6 @@
 // kernel `mix_backward_attention_sum`   da (b, r): the slices of `partial` in order, on the scale of the caller's attention, zero
 //                         for examples whose map was replaced        grid x = ceil(b r / 256)        block 256
 // defines                 -DELEMENT=  -DMATH=  -DDRAW=  -DPANEL= 64 or a multiple of 128  -DMULTI=  -DWARPS=
-//                         -DTARGETS= 0 no dY~, 1 labels, 2 soft
 //
 // dM of SPAN examples is summed over channels in registers and parked in shared memory, where lanes find it as they do the slab's
 // pairs. With more than SPAN examples m_k needs all of them first: dM is computed twice.
@@ -29,9 +28,9 @@ struct MixAttentionParams {
     Sampler sampler;
     Matrix<const ELEMENT> features;      // (b, r, d); channels 0: no features
     Matrix<const ELEMENT> d_mixed;       // (n, r, d)
-    const u32 *labels;                   // (b), with TARGETS 1
-    Matrix<const float> soft;            // (b, c), with TARGETS 2
-    Matrix<const float> d_mixed_targets; // (n, r, c)
+    const u32 *labels;                   // (b), or null
+    Matrix<const float> soft;            // (b, c), where there are no labels
+    Matrix<const float> d_mixed_targets; // (n, r, c); channels 0: no targets
     float *partial;                      // (splits * WARPS, r, b)
     u32 splits, padding;
 };
@@ -121,23 +120,31 @@ template <class T> __device__ __forceinline__ void multiply(float (&c)[TILES][4]
     }
 }
 
-// Adds rows of `d` (columns from `first` on) times rows of `z` (examples from `begin` on), over all channels.
+// Stages columns from `first` on of one matrix and examples from `begin` on of the other, DEPTH channels of each.
 template <class D, class Z>
-__device__ __forceinline__ void add_products(float (&c)[TILES][4], const Block &block, const Matrix<const D> &d,
-                                             const Matrix<const Z> &z, u32 j, u32 first, u32 begin) {
-    const auto stage = [&](u32 turn, u32 channel) {
-        ELEMENT *to = block.stages + turn % 2 * STAGE_ELEMENTS;
-        stage_any<ELEMENT, THREADS, 16 * WARPS, DEPTH, PITCH>(to, d, j, first, block.p.sampler.n, channel);
-        stage_any<ELEMENT, THREADS, SPAN, DEPTH, PITCH>(to + A_ELEMENTS, z, j, begin, block.p.sampler.b, channel);
-        commit_copies();
-    };
-    const u32 turns = ceil_div(d.channels, DEPTH);
-    // The copies of a turn fly while the one before is multiplied. One call of `stage`, so that its code is there once.
+__device__ __forceinline__ void stage_both(const Block &block, u32 turn, const Matrix<const D> &d, const Matrix<const Z> &z, u32 j,
+                                           u32 first, u32 begin, u32 channel) {
+    ELEMENT *to = block.stages + turn % 2 * STAGE_ELEMENTS;
+    stage_any<ELEMENT, THREADS, 16 * WARPS, DEPTH, PITCH>(to, d, j, first, block.p.sampler.n, channel);
+    stage_any<ELEMENT, THREADS, SPAN, DEPTH, PITCH>(to + A_ELEMENTS, z, j, begin, block.p.sampler.b, channel);
+}
+
+// Adds columns from `first` on times examples from `begin` on: rows of dZ~ and Z over all channels, then of dY~ and soft rows
+// over all classes.
+__device__ __forceinline__ void add_products(float (&c)[TILES][4], const Block &block, u32 j, u32 first, u32 begin) {
+    const MixAttentionParams &p = block.p;
+    const u32 features = ceil_div(p.d_mixed.channels, DEPTH);
+    const u32 turns = features + (p.labels ? 0 : ceil_div(p.d_mixed_targets.channels, DEPTH));
+    // The copies of a turn fly while the one before is multiplied.
 #pragma unroll 1
     for (u32 turn = 0; turn <= turns; ++turn) {
         copies_arrived<0>();
         __syncthreads();
-        if (turn < turns) stage(turn, turn * DEPTH);
+        if (turn < features)
+            stage_both(block, turn, p.d_mixed, p.features, j, first, begin, turn * DEPTH);
+        else if (turn < turns)
+            stage_both(block, turn, p.d_mixed_targets, p.soft, j, first, begin, (turn - features) * DEPTH);
+        commit_copies();
         if (turn == 0) continue;
         const ELEMENT *current = block.stages + (turn - 1) % 2 * STAGE_ELEMENTS;
         multiply(c, current, current + A_ELEMENTS);
@@ -194,10 +201,9 @@ __device__ __forceinline__ void make_products(const Block &block, const MixColum
     const MixAttentionParams &p = block.p;
     const u32 first = columns.drawer.first - threadIdx.x / 32 * COLUMNS, j = columns.drawer.j;
     float c[TILES][4] = {};
-    add_products(c, block, p.d_mixed, p.features, j, first, begin);
-    if constexpr (TARGETS == 2) add_products(c, block, p.d_mixed_targets, p.soft, j, first, begin);
+    add_products(c, block, j, first, begin);
     park_products(c, block.products);
-    if constexpr (TARGETS == 1) {
+    if (p.labels) {
         for (u32 column = 0; column < COLUMNS; ++column)
             for (u32 at = lane_id(); at < SPAN; at += 32)
                 block.products[column * SUM_PITCH + at] += label_gradient(p, j, columns.drawer.first + column, begin + at);

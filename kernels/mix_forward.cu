@@ -15,7 +15,7 @@
 //          (STATIONARY ? max(slabs, stages) : slabs + stages) + WARPS * ((MULTI ? 3072 : 0) + 4608)
 //          STATIONARY = MATH != 0 and not MULTI and PANEL <= 256 (16 bits) or 128 (tf32)
 // defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64
-//          -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=   -DTARGETS= 0 none, 1 labels, 2 soft
+//          -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=
 //
 // A warp draws its slab (columns.cuh), turns it into A fragments that stay in registers (STATIONARY), and lets tiles of Z pass by,
 // double-buffered through shared memory. Exact products read the slab where it is. With MULTI the sums take one draw of all
@@ -29,8 +29,8 @@ struct MixForwardParams {
     Sampler sampler;
     Matrix<const ELEMENT> features; // (b, r, d); channels 0: none
     Matrix<ELEMENT> mixed;          // (n, r, d)
-    const u32 *labels;              // (b), with TARGETS 1
-    Matrix<const float> soft;       // (b, c), with TARGETS 2; channels = c in both cases
+    const u32 *labels;              // (b), or null
+    Matrix<const float> soft;       // (b, c), where there are no labels; channels = c with either, 0 with neither
     Matrix<float> mixed_targets;    // (n, r, c)
     u32 column_tiles, splits;
 };
@@ -40,7 +40,7 @@ constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 CHUNKS = PANEL / CHUNK<ELEMENT>; // of a panel
 constexpr bool STATIONARY = MATH != EXACT && !MULTI && PANEL <= (is_16_bit<ELEMENT> ? 256 : 128);
 constexpr u32 FRAGMENTS = STATIONARY ? PANEL / STEP<ELEMENT> : 1;
-constexpr u32 LEAST_WARPS = FRAGMENTS > 8 ? 8 : 12; // of a multiprocessor; 64 registers of fragments need room
+constexpr u32 LEAST_WARPS = FRAGMENTS > 8 ? 8 : 16; // of a multiprocessor; 64 registers of fragments need room
 
 using MixColumns = Columns<DRAW, PANEL, MULTI>;
 constexpr u32 SLABS_BYTES = WARPS * MixColumns::SLAB_FLOATS * 4;
@@ -69,16 +69,16 @@ __device__ __forceinline__ Shared partition() {
 __device__ __forceinline__ u32 feature_tiles(const MixForwardParams &p) { return ceil_div(p.features.channels, TILE); }
 
 __device__ __forceinline__ u32 all_tiles(const MixForwardParams &p) {
-    return feature_tiles(p) + (TARGETS == 0 ? 0 : ceil_div(p.soft.channels, TILE));
+    return feature_tiles(p) + ceil_div(p.soft.channels, TILE);
 }
 
 // Starts to copy a chunk of examples of a tile.
 __device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 tile) {
     const u32 features = feature_tiles(p);
-    if (TARGETS == 0 || tile < features)
+    if (tile < features)
         stage_block<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.features, j, begin, p.sampler.b,
                                                                                   tile * TILE);
-    else if constexpr (TARGETS == 1)
+    else if (p.labels)
         stage_labels<ELEMENT, THREADS>(to, p.labels, begin, p.sampler.b, (tile - features) * TILE);
     else
         stage_any<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b,
@@ -163,7 +163,7 @@ __device__ __forceinline__ void sweep(const MixForwardParams &p, const Shared &s
     for (u32 tile = begin; tile < end; ++tile) {
         float c[8][4] = {};
         sum_tile(p, shared, columns, fragments, c, turn, tile, end);
-        if (TARGETS == 0 || tile < features)
+        if (tile < features)
             write_sums(c, shared, columns, p.mixed, tile * TILE);
         else
             write_sums(c, shared, columns, p.mixed_targets, (tile - features) * TILE);

@@ -23,13 +23,12 @@ pub(super) fn panel(b: usize, math: u32) -> u32 {
 
 pub(super) fn variant(plan: &Plan<'_>) -> Variant {
     let panel = panel(plan.call.columns.b, plan.math);
-    variant_of(plan.call.dtype, plan.math, RawTargets::kind(Some(&plan.call.targets)), panel)
+    variant_of(plan.call.dtype, plan.math, plan.call.targets.kind(), panel)
 }
 
 /// All variants for a device.
 pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
-    let maths = all_math(device).filter(|(_, _, gradient)| *gradient > 0);
-    let panels = maths.flat_map(|(dtype, math, _)| [64, 128].map(|b| (dtype, math, panel(b, math))));
+    let panels = all_math(device).flat_map(|(dtype, math)| [64, 128].map(|b| (dtype, math, panel(b, math))));
     panels.flat_map(|(dtype, math, panel)| [1, 2].map(|targets| variant_of(dtype, math, targets, panel)))
 }
 

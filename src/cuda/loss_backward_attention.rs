@@ -8,7 +8,7 @@ use super::engine::Launch;
 use super::loss::OP;
 use super::loss_backward::LossParams;
 use super::loss_plan::{Plan, Range};
-use super::matrix::{Matrix, RawTargets};
+use super::matrix::Matrix;
 use super::sampler::element_name;
 use super::variant::{Source, Variant};
 use super::view::RawView;
@@ -21,7 +21,7 @@ const SOURCE: Source = Source {
 };
 
 pub(super) fn variant(plan: &Plan<'_>) -> Variant {
-    variant_of(plan.call.dtype, RawTargets::kind(Some(&plan.call.targets)))
+    variant_of(plan.call.dtype, plan.call.targets.kind())
 }
 
 /// All variants.

@@ -53,9 +53,7 @@ pub(super) fn variant(plan: &Plan<'_>) -> Variant {
         math: plan.math,
         draw: if plan.tile.is_some() { draw_kind(call.columns.mixing.generator) } else { STORED },
         tile: tile(plan),
-        targets: RawTargets::kind(Some(&call.targets)),
-        kl: u32::from(call.outputs.kl.is_some()),
-        gradient: plan.gradient,
+        targets: call.targets.kind(),
     };
     choice.variant()
 }
@@ -68,8 +66,6 @@ struct Choice {
     draw: u32,
     tile: Tile,
     targets: u32,
-    kl: u32,
-    gradient: u32,
 }
 
 impl Choice {
@@ -81,30 +77,28 @@ impl Choice {
             .number("PANEL", self.tile.panel)
             .number("WARPS", self.tile.warps)
             .number("TARGETS", self.targets)
-            .number("KL", self.kl)
-            .number("GRADIENT", self.gradient)
             .shared(shared_bytes(&self.tile, self.math, self.targets == 2))
     }
 }
 
-/// Element types with MATH and GRADIENT of the loss's kernels on a device.
-pub(super) fn all_math(device: &DeviceInfo) -> impl Iterator<Item = (Dtype, u32, u32)> {
+/// Element types with MATH of the loss's kernels on a device, some of them twice.
+pub(super) fn all_math(device: &DeviceInfo) -> impl Iterator<Item = (Dtype, u32)> {
     let precisions = [Precision::Exact, Precision::Tf32]
         .into_iter()
         .filter(|precision| *precision == Precision::Exact || device.has_ampere_tensor_cores());
     let pairs = precisions.flat_map(|precision| Dtype::ALL.map(|dtype| (dtype, precision)));
-    let all = pairs.flat_map(|(dtype, precision)| [0, 1, 2].map(|gradient| (dtype, precision, gradient)));
-    all.filter_map(|(dtype, precision, gradient)| {
-        Some((dtype, choose_math(device, dtype, precision, gradient).ok()?, gradient))
+    let all =
+        pairs.flat_map(|(dtype, precision)| [false, true].map(|attention| (dtype, precision, attention)));
+    all.filter_map(|(dtype, precision, attention)| {
+        Some((dtype, choose_math(device, dtype, precision, attention).ok()?))
     })
 }
 
 /// All variants for a device.
 pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
-    let maths = all_math(device);
-    let targets = maths.flat_map(|math| [(1, 0), (1, 1), (2, 0), (2, 1)].map(|targets| (math, targets)));
-    targets.flat_map(move |((dtype, math, gradient), (targets, kl))| {
-        let choice = move |draw, tile| Choice { dtype, math, draw, tile, targets, kl, gradient };
+    let targets = all_math(device).flat_map(|math| [1, 2].map(|targets| (math, targets)));
+    targets.flat_map(move |((dtype, math), targets)| {
+        let choice = move |draw, tile| Choice { dtype, math, draw, tile, targets };
         let soft = targets == 2;
         let drawing = Tile::batches().filter_map(move |b| drawing_tile(device, b, math, soft));
         let drawn = drawing.flat_map(move |tile| DRAW_KINDS.map(move |draw| choice(draw, tile)));
@@ -139,6 +133,8 @@ pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range) -> Res
         columns: range.columns as u32,
         column_tiles: column_tiles as u32,
         weighed: u32::from(plan.weighed()),
+        entropies: u32::from(call.outputs.kl.is_some()),
+        padding: 0,
     };
     // SAFETY: the caller's promise; the parameters are those that the kernel declares.
     unsafe { plan.engine.launch(OP, stream, &launch, &params) }
@@ -217,8 +213,10 @@ struct LossForwardParams {
     columns: u32,
     column_tiles: u32,
     weighed: u32,
+    entropies: u32,
+    padding: u32,
 }
-const _: () = assert!(size_of::<LossForwardParams>() == 328);
+const _: () = assert!(size_of::<LossForwardParams>() == 336);
 
 /// `LossSumsParams` of loss_forward.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -31,8 +31,8 @@ pub(super) struct Plan<'a> {
     pub call: &'a RawLoss<'a>,
     /// MATH of the kernels.
     pub math: u32,
-    /// GRADIENT of loss_forward: nothing, statistics for dS, also those for da.
-    pub gradient: u32,
+    /// Whether any gradient is wanted.
+    pub gradient: bool,
     /// How a block draws; none where the batch does not fit one and columns are stored first.
     pub tile: Option<Tile>,
     pub chunk: usize,
@@ -73,15 +73,12 @@ impl<'a> Plan<'a> {
     pub fn new(engine: &'a Engine, call: &'a RawLoss<'a>) -> Result<Self> {
         let [b, r, c] = call.logits.layout.shape;
         let n = call.columns.mixing.n;
-        let gradient = match (&call.outputs.attention, &call.outputs.logits) {
-            (Some(_), _) => 2,
-            (None, Some(_)) => 1,
-            (None, None) => 0,
-        };
-        let math = choose_math(engine.device(), call.dtype, call.precision, gradient)?;
+        let attention = call.outputs.attention.is_some();
+        let gradient = attention || call.outputs.logits.is_some();
+        let math = choose_math(engine.device(), call.dtype, call.precision, attention)?;
         let soft = matches!(call.targets, RawTargets::Soft(_));
         let tile = loss_forward::choose_tile(engine, b, math, soft);
-        let stored = gradient > 0 || tile.is_none();
+        let stored = gradient || tile.is_none();
         let chunk = n.min(if stored { STORED_CHUNK } else { DRAWN_CHUNK });
         let spread = |blocks: usize| splits(blocks, chunk.div_ceil(64).min(MOST_SPLITS));
         let rows = |panel: usize| r.saturating_mul(b.div_ceil(panel)).saturating_mul(c.div_ceil(64));
@@ -112,7 +109,7 @@ impl<'a> Plan<'a> {
         if self.tile.is_none() {
             memory.masses = carve.take::<f32>("masses", &[r, self.chunk])?;
         }
-        if self.gradient > 0 {
+        if self.gradient {
             memory.statistics = carve.take::<f32>("statistics", &[r, 6, self.chunk])?;
         }
         memory.partial = carve.take::<f64>("partial sums", &[r, self.chunk.div_ceil(16), 4])?;
@@ -141,7 +138,7 @@ impl<'a> Plan<'a> {
     }
 
     pub fn keeps_matrix(&self) -> bool {
-        self.gradient > 0 || self.tile.is_none()
+        self.gradient || self.tile.is_none()
     }
 
     /// Type of the numbers that are multiplied.
@@ -230,10 +227,10 @@ pub(super) fn choose_math(
     device: &DeviceInfo,
     dtype: Dtype,
     precision: Precision,
-    gradient: u32,
+    attention: bool,
 ) -> Result<u32> {
     let lacks_bf16 = dtype == Dtype::Bf16 && !device.has_ampere_tensor_cores();
-    if gradient == 2 || lacks_bf16 {
+    if attention || lacks_bf16 {
         return Ok(0);
     }
     let precision = if dtype == Dtype::F32 { precision } else { Precision::Exact };

@@ -90,11 +90,10 @@ impl RawTargets {
     }
 
     /// TARGETS of the kernels.
-    pub(super) fn kind(targets: Option<&Self>) -> u32 {
-        match targets {
-            None => 0,
-            Some(RawTargets::Labels(_)) => 1,
-            Some(RawTargets::Soft(_)) => 2,
+    pub(super) fn kind(&self) -> u32 {
+        match self {
+            RawTargets::Labels(_) => 1,
+            RawTargets::Soft(_) => 2,
         }
     }
 

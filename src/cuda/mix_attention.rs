@@ -45,22 +45,19 @@ fn choose_tile(engine: &Engine, b: usize, math: u32) -> Tile {
     Tile::choose(engine.device(), b, |tile| shared_bytes(tile, math))
 }
 
-fn variant(tile: &Tile, draw: u32, (dtype, math): (Dtype, u32), targets: u32) -> Variant {
+fn variant(tile: &Tile, draw: u32, (dtype, math): (Dtype, u32)) -> Variant {
     Variant::new(SOURCE)
         .name("ELEMENT", element_name(dtype))
         .number("MATH", math)
         .number("DRAW", draw)
-        .number("PANEL", tile.panel)
-        .number("MULTI", u32::from(tile.multi))
-        .number("WARPS", tile.warps)
-        .number("TARGETS", targets)
+        .tile(tile)
         .shared(shared_bytes(tile, math))
 }
 
 /// The variant of a call.
 pub(super) fn variant_of(engine: &Engine, call: &RawMixBackward<'_>, math: u32) -> Variant {
     let (tile, draw) = (choose_tile(engine, call.columns.b, math), draw_kind(call.columns.mixing.generator));
-    variant(&tile, draw, (call.dtype, math), RawTargets::kind(targets_of(call)))
+    variant(&tile, draw, (call.dtype, math))
 }
 
 /// Targets whose mixture has no gradient are not read.
@@ -73,8 +70,7 @@ pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
     let tiles = all_math(OP, device).flat_map(move |math| {
         Tile::batches().map(move |b| (math, Tile::choose(device, b, |tile| shared_bytes(tile, math.1))))
     });
-    let kinds = tiles.flat_map(|(math, tile)| DRAW_KINDS.map(move |draw| (math, tile, draw)));
-    kinds.flat_map(|(math, tile, draw)| [0, 1, 2].map(|targets| variant(&tile, draw, math, targets)))
+    tiles.flat_map(|(math, tile)| DRAW_KINDS.map(move |draw| variant(&tile, draw, math)))
 }
 
 fn shared_bytes(tile: &Tile, math: u32) -> u32 {

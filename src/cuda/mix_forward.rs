@@ -236,8 +236,7 @@ impl RawMixForward<'_> {
     fn kernel(&self, engine: &Engine) -> Result<Kernel> {
         let math = math(OP, engine.device(), self.dtype, self.precision)?;
         let draw = draw_kind(self.columns.mixing.generator);
-        let targets = RawTargets::kind(self.mixed_from());
-        Ok(Kernel::choose(engine.device(), self.columns.b, draw, (self.dtype, math), targets))
+        Ok(Kernel::choose(engine.device(), self.columns.b, draw, (self.dtype, math)))
     }
 
     fn variants(&self, kernel: &Kernel) -> Vec<Variant> {
@@ -319,16 +318,13 @@ struct Cut {
 }
 
 impl Kernel {
-    fn choose(device: &DeviceInfo, b: usize, draw: u32, (dtype, math): (Dtype, u32), targets: u32) -> Self {
+    fn choose(device: &DeviceInfo, b: usize, draw: u32, (dtype, math): (Dtype, u32)) -> Self {
         let tile = Tile::choose(device, b, |tile| shared_bytes(tile, math));
         let variant = Variant::new(SOURCE)
             .name("ELEMENT", element_name(dtype))
             .number("MATH", math)
             .number("DRAW", draw)
-            .number("PANEL", tile.panel)
-            .number("MULTI", u32::from(tile.multi))
-            .number("WARPS", tile.warps)
-            .number("TARGETS", targets)
+            .tile(&tile)
             .shared(shared_bytes(&tile, math));
         Self { variant, warps: tile.warps }
     }
@@ -350,10 +346,8 @@ impl Kernel {
 pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
     let maths = all_math(OP, device);
     let batches = maths.flat_map(|math| Tile::batches().map(move |b| (math, b)));
-    let kinds = batches.flat_map(|(math, b)| DRAW_KINDS.map(move |draw| (math, b, draw)));
-    kinds.flat_map(|(math, b, draw)| {
-        [0, 1, 2].map(|targets| Kernel::choose(device, b, draw, math, targets).variant)
-    })
+    batches
+        .flat_map(move |(math, b)| DRAW_KINDS.map(move |draw| Kernel::choose(device, b, draw, math).variant))
 }
 
 fn shared_bytes(tile: &Tile, math: u32) -> u32 {

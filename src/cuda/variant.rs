@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::jit::{Header, Program};
+use super::tile::Tile;
 
 macro_rules! embed {
     ($($name:literal),* $(,)?) => {
@@ -90,6 +91,12 @@ impl Variant {
     /// With one more macro.
     pub fn name(self, name: &'static str, value: &'static str) -> Self {
         self.with(name, Value::Name(value))
+    }
+
+    /// With the macros of a tile.
+    pub(super) fn tile(self, tile: &Tile) -> Self {
+        let multi = u32::from(tile.multi);
+        self.number("PANEL", tile.panel).number("MULTI", multi).number("WARPS", tile.warps)
     }
 
     /// With dynamic shared memory.

@@ -295,9 +295,7 @@ fn variant(tile: &Tile, draw: u32, dtype: Dtype) -> Variant {
     Variant::new(SOURCE)
         .name("ELEMENT", element_name(dtype))
         .number("DRAW", draw)
-        .number("PANEL", tile.panel)
-        .number("MULTI", u32::from(tile.multi))
-        .number("WARPS", tile.warps)
+        .tile(tile)
         .shared(shared_bytes(tile))
 }
 

@@ -1,6 +1,7 @@
 //! What is compiled: a source with its headers, its macros, the architecture; and the key that names the result.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 
 use sha2::{Digest, Sha256};
@@ -42,7 +43,7 @@ impl Program {
         options
     }
 
-    /// Names the compiled image: a hash over all that it depends on.
+    /// Names the compiled image: a hash over all that it depends on. Headers count where they are included.
     pub fn key(&self, target: Target, nvrtc: (u32, u32)) -> Key {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
@@ -56,11 +57,26 @@ impl Program {
         }
         part(self.name.as_bytes());
         part(self.text.as_bytes());
-        for header in self.headers {
+        for header in self.included() {
             part(header.name.as_bytes());
             part(header.text.as_bytes());
         }
         Key(hash.finalize().into())
+    }
+
+    /// The headers that the text includes, directly or through others, whatever the macros; in the order of `headers`.
+    fn included(&self) -> impl Iterator<Item = &Header> {
+        let (mut open, mut seen) = (vec![&*self.text], HashSet::new());
+        while let Some(text) = open.pop() {
+            for line in
+                text.lines().filter(|line| line.trim_start().starts_with('#') && line.contains("include"))
+            {
+                let named =
+                    self.headers.iter().filter(|header| line.contains(&format!("\"{}\"", header.name)));
+                open.extend(named.filter(|header| seen.insert(header.name)).map(|header| header.text));
+            }
+        }
+        self.headers.iter().filter(move |header| seen.contains(header.name))
     }
 }
 
@@ -138,16 +154,20 @@ impl fmt::Display for Target {
 mod tests {
     use super::*;
 
-    const HEADERS: &[Header] = &[Header { name: "a.cuh", text: "#define A 1\n" }];
+    const HEADERS: &[Header] = &[
+        Header { name: "a.cuh", text: "#pragma once\n#include \"b.cuh\"\n" },
+        Header { name: "b.cuh", text: "#include \"a.cuh\"\n#define B 1\n" },
+        Header { name: "other_b.cuh", text: "#define OTHER 1\n" },
+    ];
 
     fn program() -> Program {
         let macros = vec![("TILE", "64".to_owned())];
-        Program { name: "k.cu".into(), text: "int x;".into(), headers: HEADERS, macros }
+        Program { name: "k.cu".into(), text: "#include \"a.cuh\"\nint x;".into(), headers: HEADERS, macros }
     }
 
     #[test]
     fn the_key_depends_on_everything_that_the_image_depends_on() {
-        const OTHER: &[Header] = &[Header { name: "a.cuh", text: "#define A 2\n" }];
+        const OTHER: &[Header] = &[HEADERS[0], Header { name: "b.cuh", text: "#define B 2\n" }];
         let key = program().key(Target::Real(80), (12, 9));
         assert_eq!(key, program().key(Target::Real(80), (12, 9)));
         let others = [
@@ -162,6 +182,16 @@ mod tests {
         for (index, other) in others.iter().enumerate() {
             assert_ne!(key, *other, "change {index}");
         }
+    }
+
+    #[test]
+    fn the_key_does_not_depend_on_headers_that_are_not_included() {
+        const OTHER: &[Header] =
+            &[HEADERS[0], HEADERS[1], Header { name: "other_b.cuh", text: "#define OTHER 2\n" }];
+        let with_other = Program { headers: OTHER, ..program() };
+        assert_eq!(program().key(Target::Real(80), (12, 9)), with_other.key(Target::Real(80), (12, 9)));
+        let names: Vec<&str> = with_other.included().map(|header| header.name).collect();
+        assert_eq!(names, ["a.cuh", "b.cuh"]);
     }
 
     #[test]

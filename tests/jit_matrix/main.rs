@@ -1,0 +1,159 @@
+//! What ptxas makes of the kernels: nothing may live in local memory, on any architecture, by any release of NVRTC.
+//!
+//!     cargo test --test jit_matrix                # a few variants of every kernel, over three architectures
+//!     cargo test --test jit_matrix -- --ignored   # every variant, all architectures and releases; writes docs/variants.md and .csv
+//!
+//! The second takes hours. It notes each report in `target/jit-matrix.tsv` under the key of the program, and goes on from there.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod ledger;
+mod report;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::Harness;
+use common::harness::passes;
+use ledger::Ledger;
+use multimix::cuda::jit::{Cache, Compiler, Nvrtc, Resources, Target};
+use multimix::cuda::{DeviceInfo, KernelVariant, kernel_variants};
+
+/// Compute capabilities, with the shared memory in KiB that a block of such a device may have.
+const DEVICES: [(u32, u32); 7] = [(75, 64), (80, 163), (86, 99), (89, 99), (90, 227), (100, 227), (120, 99)];
+
+fn main() -> ExitCode {
+    let missing = (common::nvrtc::any().is_none()).then_some("no NVRTC here; `cargo xtask nvrtc` fetches it");
+    let mut harness = Harness::new();
+    harness.test("a_sample_stays_in_registers", missing, passes(a_sample_stays_in_registers));
+    let optional = missing.or(Some("takes hours; asked for by --ignored"));
+    harness.test("every_variant_stays_in_registers", optional, passes(every_variant_stays_in_registers));
+    harness.run()
+}
+
+fn device((capability, kib): (u32, u32)) -> DeviceInfo {
+    DeviceInfo {
+        name: format!("sm_{capability}"),
+        capability,
+        multiprocessors: 100,
+        shared_per_block: kib << 10,
+        shared_per_multiprocessor: kib << 10,
+        driver_version: 13_000,
+    }
+}
+
+/// A variant for an architecture.
+struct Job {
+    arch: u32,
+    variant: KernelVariant,
+}
+
+/// Every file of kernels for each of three architectures, and every value of each macro for one of them.
+fn a_sample_stays_in_registers() {
+    let nvrtc = Nvrtc::open(&common::nvrtc::any().expect("checked in main")).unwrap();
+    let compiler = Compiler::new(nvrtc, Cache::from_environment());
+    let (mut jobs, mut seen) = (vec![], HashSet::new());
+    for at in [DEVICES[4], DEVICES[1], DEVICES[0]] {
+        let mut file_seen = HashSet::new();
+        for variant in kernel_variants(&device(at)) {
+            let fresh = values(&variant).into_iter().filter(|value| !seen.contains(value)).count();
+            if file_seen.insert(variant.source) || fresh > 0 {
+                seen.extend(values(&variant));
+                jobs.push(Job { arch: at.0, variant });
+            }
+        }
+    }
+    let results = in_parallel(&jobs, |job| compile(&compiler, job));
+    println!("{} variants, {} kernels", jobs.len(), results.iter().map(Vec::len).sum::<usize>());
+    let spilling = spilling(&jobs, &results);
+    assert!(spilling.is_empty(), "{}", spilling.join("\n"));
+}
+
+/// The values of a variant's macros.
+fn values(variant: &KernelVariant) -> Vec<(&'static str, &'static str, String)> {
+    variant.macros.iter().map(|(name, value)| (variant.source, *name, value.clone())).collect()
+}
+
+fn every_variant_stays_in_registers() {
+    let releases = common::nvrtc::fetched();
+    assert!(releases.len() >= 2, "`cargo xtask nvrtc` fetches two releases");
+    let all = DEVICES.map(|at| kernel_variants(&device(at)).into_iter().map(move |variant| (at.0, variant)));
+    let jobs: Vec<Job> = all.into_iter().flatten().map(|(arch, variant)| Job { arch, variant }).collect();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target folder");
+    let ledger = Ledger::open(&target.join("jit-matrix.tsv"));
+    let (mut reports, mut wrong) = (vec![], vec![]);
+    for release in &releases {
+        let compiler = Compiler::new(Nvrtc::open(release).unwrap(), Cache::disabled());
+        let version = compiler.nvrtc().version();
+        let started = std::time::Instant::now();
+        let done = AtomicUsize::new(0);
+        let results = in_parallel(&jobs, |job| {
+            let key = job.variant.program.key(Target::Real(job.arch), version).to_string();
+            let kernels = ledger.get_or_note(&key, || compile(&compiler, job));
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(250) || done == jobs.len() {
+                let (major, minor) = version;
+                eprintln!("NVRTC {major}.{minor}: {done} of {} after {:.0?}", jobs.len(), started.elapsed());
+            }
+            kernels
+        });
+        wrong.extend(spilling(&jobs, &results));
+        reports.push((format!("{}.{}", version.0, version.1), results));
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    std::fs::write(docs.join("variants.md"), report::summary(&jobs, &reports)).unwrap();
+    std::fs::write(docs.join("variants.csv"), report::list(&jobs, &reports)).unwrap();
+    println!("{} variants, {} compilations", jobs.len(), jobs.len() * reports.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn compile(compiler: &Compiler, job: &Job) -> Vec<Resources> {
+    let image = compiler.image(&job.variant.program, Target::Real(job.arch)).unwrap();
+    assert!(!image.cubin.is_empty(), "{}", name(&job.variant));
+    image.resources()
+}
+
+fn name(variant: &KernelVariant) -> String {
+    format!("{} {}", variant.source, settings(variant))
+}
+
+fn settings(variant: &KernelVariant) -> String {
+    let macros = variant.macros.iter().map(|(name, value)| format!("{name}={value}"));
+    macros.collect::<Vec<_>>().join(" ")
+}
+
+/// Each job's result, made on all cores.
+fn in_parallel<T: Send>(jobs: &[Job], make: impl Fn(&Job) -> T + Sync) -> Vec<T> {
+    let (next, made) = (AtomicUsize::new(0), Mutex::new(vec![]));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(at) else { break };
+                    let result = make(job);
+                    made.lock().unwrap().push((at, result));
+                }
+            });
+        }
+    });
+    let mut made = made.into_inner().unwrap();
+    made.sort_by_key(|(at, _)| *at);
+    made.into_iter().map(|(_, result)| result).collect()
+}
+
+fn spilling(jobs: &[Job], results: &[Vec<Resources>]) -> Vec<String> {
+    assert_eq!(jobs.len(), results.len());
+    let mut wrong = vec![];
+    for (job, kernels) in jobs.iter().zip(results) {
+        assert!(!kernels.is_empty(), "ptxas said nothing of {}", name(&job.variant));
+        for kernel in kernels.iter().filter(|kernel| !kernel.is_clean()) {
+            wrong.push(format!("sm_{}: {}: {kernel:?}", job.arch, name(&job.variant)));
+        }
+    }
+    wrong
+}
