@@ -156,8 +156,9 @@ fn mixed_targets_and_weights() -> Result<()> {
             let (a, labels) = (attention(device)?, labels(B, C)?.to_device(device)?);
             Ok(vec![
                 candle::mix_targets(&labels, C, R, Some(&a), &mixing)?,
-                candle::weights(B, R, Some(&a), &mixing)?,
-                candle::weights(B, R, None, &explicit_weights(device)?)?,
+                candle::weights(B, R, Some(&a), &mixing, device)?,
+                candle::weights(B, R, None, &mixing, device)?,
+                candle::weights(B, R, None, &explicit_weights(device)?, device)?,
             ])
         })?;
     }

@@ -155,7 +155,7 @@ fn mixing_draws_the_weights_that_it_shows() -> Result<()> {
         Mixing::dirichlet(N, Alpha::PAPER).seed(5).step(2),
         Mixing::pair(N, Alpha::Fixed(2.0), Factor::PerBatch).seed(5).step(2),
     ] {
-        let weights = candle::weights(B, R, None, &mixing)?;
+        let weights = candle::weights(B, R, None, &mixing, &Device::Cpu)?;
         assert_eq!(weights.dims(), [R, B, N]);
         let ours = candle::mix(&features, None, &mixing)?;
         assert_close(&ours, &mixed(&features, &weights)?, 1e-6)?;

@@ -61,21 +61,21 @@ fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
 }
 
 /// The mix matrix (r, b, n) in f32 as the ops draw it for `b` examples at `r` positions: Λ, or M̂ where attention (b, r) is given.
-/// Every column at every position sums to 1. A constant: no gradient flows through it. It is on the device of attention or else
-/// of explicit weights; where neither is given, on the CPU.
+/// Every column at every position sums to 1. A constant: no gradient flows through it. It is drawn on `device`, where attention and
+/// explicit weights have to be.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA).
+/// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA), and tensors on other devices.
 pub fn weights<'a>(
     b: usize,
     r: usize,
     attention: Option<&Tensor>,
     draw: impl Into<Draw<'a>>,
+    device: &Device,
 ) -> Result<Tensor> {
     let op = "weights";
     let (mixing, weights) = draw.into().resolve(op)?;
     let attention = attention.map(|attention| bridge::to_f32(op, "attention", attention)).transpose()?;
-    let device = attention.as_ref().or(weights.as_ref()).map_or(&Device::Cpu, Tensor::device);
     with_backend!(op, device, |backend| draw_weights(backend, [b, r], &mixing, &attention, &weights))
 }
 
