@@ -167,6 +167,9 @@ fn bad_mixing_and_types_are_named() -> Result<()> {
     assert_refused(candle::loss(&double, &labels, None, &mixing(), &options), &["F64"]);
     assert_refused(candle::mix(&double, None, &mixing()), &["F64"]);
     assert_refused(candle::attention(&double, None, &AttentionOptions::default()), &["F64"]);
-    assert_refused(candle::weights(0, 1, None, &Mixing::dirichlet(3, Alpha::PAPER), &Device::Cpu), &["b is 0"]);
+    assert_refused(
+        candle::weights(0, 1, None, &Mixing::dirichlet(3, Alpha::PAPER), &Device::Cpu),
+        &["b is 0"],
+    );
     Ok(())
 }

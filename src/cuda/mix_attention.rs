@@ -8,7 +8,10 @@ use super::engine::{Engine, Launch};
 use super::matrix::{Matrix, RawTargets, all_math};
 use super::mix_backward::RawMixBackward;
 use super::mix_forward::OP;
-use super::sampler::{DRAW_KINDS, Prepared, SamplerParams, draw_kind, element_bytes, element_name};
+use super::mix_input::RawMixInput;
+use super::sampler::{
+    DRAW_KINDS, Prepared, RawColumns, SamplerParams, draw_kind, element_bytes, element_name,
+};
 use super::tile::{Tile, splits};
 use super::variant::{Source, Variant};
 use super::view::RawView;
@@ -56,13 +59,13 @@ fn variant(tile: &Tile, draw: u32, (dtype, math): (Dtype, u32)) -> Variant {
 
 /// The variant of a call.
 pub(super) fn variant_of(engine: &Engine, call: &RawMixBackward<'_>, math: u32) -> Variant {
-    let (tile, draw) = (choose_tile(engine, call.columns.b, math), draw_kind(call.columns.mixing.generator));
-    variant(&tile, draw, (call.dtype, math))
+    let RawMixInput { columns: RawColumns { mixing, b, .. }, dtype, .. } = call.input;
+    variant(&choose_tile(engine, b, math), draw_kind(mixing.generator), (dtype, math))
 }
 
 /// Targets whose mixture has no gradient are not read.
 fn targets_of<'c>(call: &'c RawMixBackward<'_>) -> Option<&'c RawTargets> {
-    call.targets.as_ref().filter(|_| call.d_mixed_targets.is_some())
+    call.input.targets.as_ref().filter(|_| call.d_mixed_targets.is_some())
 }
 
 /// All variants for a device.
@@ -95,16 +98,16 @@ pub(super) unsafe fn run(
     part: AttentionPart,
     out: &RawView<2>,
 ) -> Result<()> {
-    let (columns, size) = (&call.columns, element_bytes(call.dtype));
+    let (columns, size) = (&call.input.columns, element_bytes(call.input.dtype));
     let tile = choose_tile(engine, columns.b, math);
     let targets = targets_of(call);
     let variant = variant_of(engine, call, math);
     let launch =
         Launch::new(OP, variant, "mix_backward_attention", &[columns.r, part.splits], 32 * tile.warps)?;
-    let (labels, soft) = RawTargets::params(targets, call.classes);
+    let (labels, soft) = RawTargets::params(targets, call.input.classes);
     let params = MixAttentionParams {
         sampler: columns.params(prepared),
-        features: Matrix::new(&call.features, size),
+        features: Matrix::new(&call.input.features, size),
         d_mixed: Matrix::new(&call.d_mixed, size),
         labels,
         soft,

@@ -5,19 +5,19 @@ use cudarc::driver::sys::CUstream;
 
 use super::call::Call;
 use super::engine::Engine;
-use super::matrix::{RawTargets, fits_u32, math};
+use super::matrix::{RawTargets, math};
 use super::mix_attention;
 use super::mix_backward_plan::{Plan, Sizes, variant};
-use super::mix_forward::{MixInput, OP};
-use super::queue::{DeviceElement, Precision, Queue};
+use super::mix_forward::OP;
+use super::mix_input::{MixInput, RawMixInput};
+use super::queue::{DeviceElement, Queue};
 use super::sampler::{RawColumns, element_bytes};
 use super::variant::Variant;
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
 use super::weights::drawing_variant;
 use super::workspace::RawWorkspace;
-use crate::element::Dtype;
 use crate::error::{Error, Result};
-use crate::problem::{Mixing, at_least_one, expect_shape};
+use crate::problem::{Mixing, expect_shape};
 use crate::view::Layout;
 
 /// The gradients that come in.
@@ -166,15 +166,8 @@ impl Queue<'_> {
         gradients: &'s MixedGradients<'_, T>,
         outputs: &'s mut MixBackwardOutputs<'_, T>,
     ) -> Result<RawMixBackward<'m>> {
-        let [b, r, _] = input.features.shape();
-        let targets = input.targets.as_ref();
         Ok(RawMixBackward {
-            columns: call.columns(mixing, [b, r], &input.attention, &input.weights)?,
-            dtype: T::DTYPE,
-            precision: self.chosen_precision(),
-            features: call.reads("features", &input.features)?,
-            targets: targets.map(|given| call.targets(&given.targets)).transpose()?,
-            classes: targets.map_or(0, |given| given.classes),
+            input: self.raw_mix_input(call, mixing, input)?,
             d_mixed: call.reads("the gradient of the mixed features", &gradients.features)?,
             d_mixed_targets: call.may_read("the gradient of the mixed targets", &gradients.targets)?,
             d_features: call.may_write("the gradient of the features", &mut outputs.features)?,
@@ -188,18 +181,8 @@ impl Queue<'_> {
 /// A raw call of the gradients of mixing.
 #[derive(Clone, Copy, Debug)]
 pub struct RawMixBackward<'a> {
-    /// Where columns come from.
-    pub columns: RawColumns<'a>,
-    /// Type of features and their gradients.
-    pub dtype: Dtype,
-    /// How f32 is multiplied.
-    pub precision: Precision,
-    /// Z (b, r, d).
-    pub features: RawView<3>,
-    /// Targets, or none.
-    pub targets: Option<RawTargets>,
-    /// c; not looked at without targets.
-    pub classes: usize,
+    /// What forward read.
+    pub input: RawMixInput<'a>,
     /// dZ̃ (n, r, d).
     pub d_mixed: RawView<3>,
     /// dỸ (n, r, c) in f32, or none.
@@ -225,7 +208,7 @@ pub struct RawMixBackward<'a> {
 pub unsafe fn mix_backward(engine: &Engine, stream: CUstream, call: &RawMixBackward<'_>) -> Result<()> {
     let mut footprint = Footprint::new(OP);
     call.check(&mut footprint)?;
-    let math = math(OP, engine.device(), call.dtype, call.precision)?;
+    let math = math(OP, engine.device(), call.input.dtype, call.input.precision)?;
     let plan = Plan::new(engine, call.sizes(), math, call.workspace.pointer)?;
     call.workspace.claim(OP, plan.bytes, &mut footprint)?;
     engine.prepare(OP, &call.variants(engine, math), Some(stream))?;
@@ -236,7 +219,7 @@ pub unsafe fn mix_backward(engine: &Engine, stream: CUstream, call: &RawMixBackw
     ];
     // SAFETY: the caller's promise, here and in all that is called; each launch reads what those before wrote.
     unsafe {
-        call.columns.prepare(OP, engine, stream, &plan.prepared)?;
+        call.input.columns.prepare(OP, engine, stream, &plan.prepared)?;
         let mut first = 0;
         while plan.wants_matrix() && first < plan.sizes.n {
             let columns = plan.chunk.min(plan.sizes.n - first);
@@ -264,15 +247,15 @@ pub unsafe fn mix_backward(engine: &Engine, stream: CUstream, call: &RawMixBackw
 /// As [`mix_backward`].
 pub fn compile_mix_backward(engine: &Engine, call: &RawMixBackward<'_>) -> Result<()> {
     call.check(&mut Footprint::new(OP))?;
-    let math = math(OP, engine.device(), call.dtype, call.precision)?;
+    let math = math(OP, engine.device(), call.input.dtype, call.input.precision)?;
     engine.prepare(OP, &call.variants(engine, math), None)
 }
 
 impl RawMixBackward<'_> {
     fn variants(&self, engine: &Engine, math: u32) -> Vec<Variant> {
-        let (RawColumns { mixing, b, .. }, dtype) = (self.columns, self.dtype);
+        let RawMixInput { columns: RawColumns { mixing, b, .. }, dtype, .. } = self.input;
         let sides = [self.d_features.is_some(), self.d_targets.is_some() && self.d_mixed_targets.is_some()];
-        let mut variants: Vec<Variant> = self.columns.prepare_variant().into_iter().collect();
+        let mut variants: Vec<Variant> = self.input.columns.prepare_variant().into_iter().collect();
         if sides.contains(&true) {
             variants.push(drawing_variant(engine.device(), b, mixing.generator, dtype));
         }
@@ -284,26 +267,13 @@ impl RawMixBackward<'_> {
     }
 
     fn check(&self, footprint: &mut Footprint) -> Result<()> {
-        self.columns.check(OP, footprint)?;
-        let RawColumns { mixing, b, r, .. } = self.columns;
-        let (size, d, c, n) =
-            (element_bytes(self.dtype), self.features.layout.shape[2], self.classes, mixing.n);
-        at_least_one(OP, "d", d)?;
-        for (name, size) in [("b", b), ("r", r), ("d", d), ("n", n), ("c", c)] {
-            fits_u32(OP, name, size)?;
-        }
-        expect_shape(OP, "features", self.features.layout.shape, [b, r, d])?;
-        footprint.reads("features", &self.features, size)?;
+        self.input.check(footprint)?;
+        let ([b, r, d], n, c) = (self.input.shape(), self.input.columns.mixing.n, self.input.classes);
+        let size = element_bytes(self.input.dtype);
         expect_shape(OP, "the gradient of the mixed features", self.d_mixed.layout.shape, [n, r, d])?;
         footprint.reads("the gradient of the mixed features", &self.d_mixed, size)?;
-        if let Some(targets) = &self.targets {
-            targets.check(OP, b, c, footprint)?;
-        }
         if let Some(view) = &self.d_mixed_targets {
-            if self.targets.is_none() {
-                let what = "a gradient of mixed targets was given, but no targets";
-                return Err(Error::Arguments { op: OP, what });
-            }
+            self.input.expect_targets("a gradient of mixed targets was given, but no targets")?;
             expect_shape(OP, "the gradient of the mixed targets", view.layout.shape, [n, r, c])?;
             footprint.reads("the gradient of the mixed targets", view, 4)?;
         }
@@ -312,7 +282,8 @@ impl RawMixBackward<'_> {
             footprint.writes("the gradient of the features", view, size)?;
         }
         if let Some(view) = &self.d_targets {
-            let soft = matches!(self.targets, Some(RawTargets::Soft(_))) && self.d_mixed_targets.is_some();
+            let soft =
+                matches!(self.input.targets, Some(RawTargets::Soft(_))) && self.d_mixed_targets.is_some();
             if !soft {
                 let what = "the gradient of targets needs soft targets and the gradient of the mixed ones";
                 return Err(Error::Arguments { op: OP, what });
@@ -321,7 +292,7 @@ impl RawMixBackward<'_> {
             footprint.writes("the gradient of the targets", view, 4)?;
         }
         let Some(view) = &self.d_attention else { return Ok(()) };
-        if self.columns.attention.is_none() {
+        if self.input.columns.attention.is_none() {
             let what = "the gradient of attention is asked for, but no attention was given";
             return Err(Error::Arguments { op: OP, what });
         }
@@ -330,15 +301,16 @@ impl RawMixBackward<'_> {
     }
 
     fn sizes(&self) -> Sizes {
-        let [b, r, d] = self.features.layout.shape;
+        let RawMixInput { columns, dtype, classes, .. } = &self.input;
+        let [b, r, d] = self.input.shape();
         Sizes {
             b,
             r,
             d,
-            c: self.classes,
-            n: self.columns.mixing.n,
-            dtype: self.dtype,
-            attention: self.columns.attention.is_some(),
+            c: *classes,
+            n: columns.mixing.n,
+            dtype: *dtype,
+            attention: columns.attention.is_some(),
             wants: [self.d_features.is_some(), self.d_targets.is_some(), self.d_attention.is_some()],
         }
     }

@@ -125,10 +125,10 @@ impl Plan {
         columns: usize,
     ) -> Result<()> {
         let (out, dtype, pitch) = (self.matrix, self.sizes.dtype, self.pitch());
-        let strides = [call.columns.b * pitch, pitch, 1];
+        let strides = [call.input.columns.b * pitch, pitch, 1];
         let chunk = Chunk { first, columns, strides, out, mass: 0, dtype, matrix: true };
         // SAFETY: the caller's promise.
-        unsafe { fill_chunk(OP, engine, stream, &call.columns, &self.prepared, &chunk) }
+        unsafe { fill_chunk(OP, engine, stream, &call.input.columns, &self.prepared, &chunk) }
     }
 
     /// Adds the columns of a chunk to dZ (side 0) or dY (side 1).

@@ -7,8 +7,9 @@ use cudarc::driver::sys::{CUdeviceptr, CUstream};
 use super::call::Call;
 use super::device::DeviceInfo;
 use super::engine::{Engine, Launch};
-use super::matrix::{DeviceTargets, Matrix, RawTargets, all_math, fits_u32, math};
-use super::queue::{DeviceElement, Precision, Queue};
+use super::matrix::{Matrix, RawTargets, all_math, math};
+use super::mix_input::{MixInput, RawMixInput};
+use super::queue::{DeviceElement, Queue};
 use super::sampler::{
     DRAW_KINDS, Prepared, RawColumns, SamplerParams, carve_attention, draw_kind, element_bytes, element_name,
     prepare_variant,
@@ -18,34 +19,12 @@ use super::variant::{Source, Variant};
 use super::view::{DeviceView, DeviceViewMut, Footprint, RawView};
 use super::workspace::{Carve, RawWorkspace};
 use crate::element::Dtype;
-use crate::error::{Error, Result};
-use crate::problem::{Mixing, at_least_one, expect_shape};
+use crate::error::Result;
+use crate::problem::{Mixing, expect_shape};
 use crate::view::Layout;
 
 pub(super) const OP: &str = "mix";
 const SOURCE: Source = Source { file: "mix_forward.cu", kernels: &["mix_forward"] };
-
-/// Targets to be mixed, and how many classes they speak of.
-#[derive(Clone, Debug)]
-pub struct MixTargets<'a> {
-    /// Labels or soft targets.
-    pub targets: DeviceTargets<'a>,
-    /// c: the length of a mixed target.
-    pub classes: usize,
-}
-
-/// What mixing reads.
-#[derive(Clone, Debug)]
-pub struct MixInput<'a, T> {
-    /// Z (b, r, d).
-    pub features: DeviceView<'a, T, 3>,
-    /// Targets to be mixed with the same weights, or none.
-    pub targets: Option<MixTargets<'a>>,
-    /// a (b, r), not negative; or none for M̂ = Λ.
-    pub attention: Option<DeviceView<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative; columns are normalised.
-    pub weights: Option<DeviceView<'a, f32, 3>>,
-}
 
 /// Mixed features and targets.
 #[derive(Debug)]
@@ -98,7 +77,7 @@ impl Queue<'_> {
     /// Bytes of workspace that [`Queue::mix_forward_into`] needs. Does not grow with n.
     ///
     /// # Errors
-    /// [`Error::TooLarge`].
+    /// [`Error::TooLarge`](crate::Error::TooLarge).
     pub fn mix_forward_workspace_bytes<T: DeviceElement>(&self, input: &MixInput<'_, T>) -> Result<usize> {
         let mut carve = Carve::measure(OP);
         let [b, r, _] = input.features.shape();
@@ -149,15 +128,8 @@ impl Queue<'_> {
         input: &'s MixInput<'_, T>,
         outputs: &'s mut MixOutputs<'_, T>,
     ) -> Result<RawMixForward<'m>> {
-        let [b, r, _] = input.features.shape();
-        let targets = input.targets.as_ref();
         Ok(RawMixForward {
-            columns: call.columns(mixing, [b, r], &input.attention, &input.weights)?,
-            dtype: T::DTYPE,
-            precision: self.chosen_precision(),
-            features: call.reads("features", &input.features)?,
-            targets: targets.map(|given| call.targets(&given.targets)).transpose()?,
-            classes: targets.map_or(0, |given| given.classes),
+            input: self.raw_mix_input(call, mixing, input)?,
             mixed: call.writes("the mixed features", &mut outputs.features)?,
             mixed_targets: call.may_write("the mixed targets", &mut outputs.targets)?,
             workspace: RawWorkspace::EMPTY,
@@ -168,18 +140,8 @@ impl Queue<'_> {
 /// A raw call of mixing.
 #[derive(Clone, Copy, Debug)]
 pub struct RawMixForward<'a> {
-    /// Where columns come from.
-    pub columns: RawColumns<'a>,
-    /// Type of features and mixed features.
-    pub dtype: Dtype,
-    /// How f32 is multiplied.
-    pub precision: Precision,
-    /// Z (b, r, d).
-    pub features: RawView<3>,
-    /// Targets, or none.
-    pub targets: Option<RawTargets>,
-    /// c; not looked at without targets.
-    pub classes: usize,
+    /// What is read.
+    pub input: RawMixInput<'a>,
     /// Z̃ (n, r, d).
     pub mixed: RawView<3>,
     /// Ỹ (n, r, c) in f32, or none.
@@ -200,18 +162,18 @@ pub unsafe fn mix_forward(engine: &Engine, stream: CUstream, call: &RawMixForwar
     call.check()?;
     let kernel = call.kernel(engine)?;
     engine.prepare(OP, &call.variants(&kernel), Some(stream))?;
-    let (columns, dtype) = (&call.columns, call.dtype);
+    let RawMixInput { columns, dtype, features, .. } = &call.input;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let prepared = columns.carve(&mut carve)?;
-    let packed = carve_packed(&mut carve, &call.features.layout, dtype)?;
+    let packed = carve_packed(&mut carve, &features.layout, *dtype)?;
     let launch = kernel.launch(engine, call)?;
     // SAFETY: the caller's promise; each launch reads what those before wrote on the same stream, and the parameters are those
     // that the kernels declare.
     unsafe {
         columns.prepare(OP, engine, stream, &prepared)?;
         let features = match packed {
-            Some(packed) => pack_features(OP, engine, stream, &call.features, packed, dtype)?,
-            None => call.features,
+            Some(packed) => pack_features(OP, engine, stream, features, packed, *dtype)?,
+            None => *features,
         };
         let params = call.params(&prepared, &features, call.mixed_from(), launch.column_tiles, launch.splits);
         engine.launch(OP, stream, &launch.launch, &params)
@@ -230,52 +192,39 @@ pub fn compile_mix_forward(engine: &Engine, call: &RawMixForward<'_>) -> Result<
 impl RawMixForward<'_> {
     /// Targets that nobody wants mixed are not read.
     fn mixed_from(&self) -> Option<&RawTargets> {
-        self.targets.as_ref().filter(|_| self.mixed_targets.is_some())
+        self.input.targets.as_ref().filter(|_| self.mixed_targets.is_some())
     }
 
     fn kernel(&self, engine: &Engine) -> Result<Kernel> {
-        let math = math(OP, engine.device(), self.dtype, self.precision)?;
-        let draw = draw_kind(self.columns.mixing.generator);
-        Ok(Kernel::choose(engine.device(), self.columns.b, draw, (self.dtype, math)))
+        let RawMixInput { columns, dtype, precision, .. } = self.input;
+        let math = math(OP, engine.device(), dtype, precision)?;
+        Ok(Kernel::choose(engine.device(), columns.b, draw_kind(columns.mixing.generator), (dtype, math)))
     }
 
     fn variants(&self, kernel: &Kernel) -> Vec<Variant> {
-        let packing = needs_packing(&self.features.layout).then(|| prepare_variant(self.dtype));
-        self.columns.prepare_variant().into_iter().chain(packing).chain([kernel.variant]).collect()
+        let RawMixInput { columns, dtype, features, .. } = &self.input;
+        let packing = needs_packing(&features.layout).then(|| prepare_variant(*dtype));
+        columns.prepare_variant().into_iter().chain(packing).chain([kernel.variant]).collect()
     }
 
     fn check(&self) -> Result<()> {
         let mut footprint = Footprint::new(OP);
         self.check_views(&mut footprint)?;
         let mut carve = Carve::measure(OP);
-        carve_attention(&mut carve, self.columns.attention.is_some(), self.columns.b, self.columns.r)?;
-        carve_packed(&mut carve, &self.features.layout, self.dtype)?;
+        let RawMixInput { columns, dtype, features, .. } = &self.input;
+        carve_attention(&mut carve, columns.attention.is_some(), columns.b, columns.r)?;
+        carve_packed(&mut carve, &features.layout, *dtype)?;
         self.workspace.claim(OP, carve.bytes(), &mut footprint)
     }
 
     fn check_views(&self, footprint: &mut Footprint) -> Result<()> {
-        self.columns.check(OP, footprint)?;
-        let RawColumns { mixing, b, r, .. } = self.columns;
-        let (size, d, n) = (element_bytes(self.dtype), self.features.layout.shape[2], mixing.n);
-        at_least_one(OP, "d", d)?;
-        for (name, size) in [("b", b), ("r", r), ("d", d), ("n", n), ("c", self.classes)] {
-            fits_u32(OP, name, size)?;
-        }
-        expect_shape(OP, "features", self.features.layout.shape, [b, r, d])?;
+        self.input.check(footprint)?;
+        let ([_, r, d], n) = (self.input.shape(), self.input.columns.mixing.n);
         expect_shape(OP, "the mixed features", self.mixed.layout.shape, [n, r, d])?;
-        footprint.reads("features", &self.features, size)?;
-        footprint.writes("the mixed features", &self.mixed, size)?;
-        if let Some(targets) = &self.targets {
-            targets.check(OP, b, self.classes, footprint)?;
-        }
+        footprint.writes("the mixed features", &self.mixed, element_bytes(self.input.dtype))?;
         if let Some(mixed) = &self.mixed_targets {
-            if self.targets.is_none() {
-                return Err(Error::Arguments {
-                    op: OP,
-                    what: "mixed targets are asked for, but no targets were given",
-                });
-            }
-            expect_shape(OP, "the mixed targets", mixed.layout.shape, [n, r, self.classes])?;
+            self.input.expect_targets("mixed targets are asked for, but no targets were given")?;
+            expect_shape(OP, "the mixed targets", mixed.layout.shape, [n, r, self.input.classes])?;
             footprint.writes("the mixed targets", mixed, 4)?;
         }
         Ok(())
@@ -289,10 +238,10 @@ impl RawMixForward<'_> {
         column_tiles: u32,
         splits: u32,
     ) -> MixForwardParams {
-        let size = element_bytes(self.dtype);
-        let (labels, soft) = RawTargets::params(targets, self.classes);
+        let size = element_bytes(self.input.dtype);
+        let (labels, soft) = RawTargets::params(targets, self.input.classes);
         MixForwardParams {
-            sampler: self.columns.params(prepared),
+            sampler: self.input.columns.params(prepared),
             features: Matrix::new(features, size),
             mixed: Matrix::new(&self.mixed, size),
             labels,
@@ -331,9 +280,10 @@ impl Kernel {
 
     /// Splits the channels only where positions and columns alone leave multiprocessors idle: each split draws again.
     fn launch(&self, engine: &Engine, call: &RawMixForward<'_>) -> Result<Cut> {
-        let RawColumns { mixing, r, .. } = call.columns;
+        let RawColumns { mixing, r, .. } = call.input.columns;
         let column_tiles = mixing.n.div_ceil(16 * self.warps as usize);
-        let channel_tiles = call.features.layout.shape[2].div_ceil(64);
+        let [_, _, d] = call.input.shape();
+        let channel_tiles = d.div_ceil(64);
         let wanted = (engine.device().multiprocessors as usize).div_ceil(r.saturating_mul(column_tiles));
         let splits = wanted.clamp(1, channel_tiles.min(8));
         let launch =
