@@ -48,7 +48,7 @@ impl Queue<'_> {
     /// Mixes features, and targets where they are given.
     ///
     /// # Errors
-    /// As [`Queue::mix_forward_into`]; [`Error::Cuda`] when memory does not suffice.
+    /// As [`Queue::mix_forward_into`]; [`Error::Cuda`](crate::Error::Cuda) when memory does not suffice.
     pub fn mix_forward<T: DeviceElement>(
         &self,
         mixing: &Mixing,
