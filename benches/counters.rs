@@ -4,6 +4,8 @@
 //!
 //! Floors: each input read and each output written once, in 32-byte sectors; the products of the op's equations; shared memory
 //! without bank conflicts. The gradient of the loss mixes the logits a second time in place of keeping them, which its floor leaves out.
+//! The last two columns are modelled times on a usual device of the capability (`VGPU_CC`): the floor's, and the counts' by
+//! `vgpu::roofline`, launch after launch, with the unit that bounds the longest.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -21,6 +23,7 @@ use multimix::cuda::{
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 use vgpu::VirtualGpu;
 use vgpu::counters::Counters;
+use vgpu::roofline;
 
 /// b, r, d, c, n of the shapes A (CIFAR-100) and S (small).
 const SHAPES: [(&str, [usize; 5]); 2] = [("S", [32, 16, 64, 10, 128]), ("A", [128, 16, 512, 100, 1000])];
@@ -44,14 +47,21 @@ fn main() -> ExitCode {
     gpu.set("checks", "none").expect("checks can always be switched off");
     println!("Counted on {}.\n", device.engine.device().name);
     println!(
-        "| shape | op | type | launches | warp instructions | thread instructions per draw | global sectors (floor) | shared wavefronts (ideal) | MFLOP in FMA | in tensor cores | products |"
+        "| shape | op | type | launches | warp instructions | thread instructions per draw | global sectors (floor) | shared wavefronts (ideal) | MFLOP in FMA | in tensor cores | products | floor, µs on {0} | counts, µs on {0} |",
+        usual(device).name()
     );
-    println!("|{}", "---|".repeat(11));
+    println!("|{}", "---|".repeat(13));
     for (name, sizes) in SHAPES {
         Bench::<f32>::new(device, gpu, name, sizes, "f32").run();
         Bench::<bf16>::new(device, gpu, name, sizes, "bf16").run();
     }
     ExitCode::SUCCESS
+}
+
+/// The device that times are modelled for.
+fn usual(device: &Device) -> roofline::Device {
+    let capability = device.engine.device().capability;
+    roofline::Device::usual((capability / 10, capability % 10)).expect("the virtual GPU has it")
 }
 
 /// The arrays of one shape in one type.
@@ -145,6 +155,12 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
         });
     }
 
+    fn floor_seconds(&self, floor: &Floor, model: roofline::Device) -> f64 {
+        let tensor = model.tensor_rate().filter(|_| size_of::<T>() == 2);
+        let products = floor.flops as f64 / tensor.unwrap_or(model.f32_rate());
+        products.max(floor.bytes as f64 / model.memory_rate())
+    }
+
     fn maps(&self) -> DeviceView<'_, f32, 2> {
         DeviceView::new(&self.attention, [self.sizes[0], self.sizes[1]]).unwrap()
     }
@@ -160,8 +176,12 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
         let launches = self.gpu.launches();
         let sum = |count: &dyn Fn(&Counters) -> u64| launches.iter().map(count).sum::<u64>();
         let [b, r, _, _, n] = self.sizes;
+        let model = usual(self.device);
+        let bounds: Vec<_> = launches.iter().map(|counters| model.bound(counters)).collect();
+        let longest =
+            bounds.iter().max_by(|x, y| x.seconds().total_cmp(&y.seconds())).expect("an op launches");
         println!(
-            "| {} | {op} | {} | {} | {} | {:.0} | {} ({}) | {} ({}) | {:.1} | {:.1} | {:.1} |",
+            "| {} | {op} | {} | {} | {} | {:.0} | {} ({}) | {} ({}) | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} ({}) |",
             self.shape,
             self.dtype,
             launches.len(),
@@ -174,6 +194,9 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
             sum(&|counters| counters.flops) as f64 / 1e6,
             sum(&|counters| counters.tensor_flops) as f64 / 1e6,
             floor.flops as f64 / 1e6,
+            1e6 * self.floor_seconds(&floor, model),
+            1e6 * bounds.iter().map(roofline::Bound::seconds).sum::<f64>(),
+            longest.unit().name(),
         );
     }
 }

@@ -3,6 +3,7 @@
 //! [`program::Module`] loads PTX text, [`exec::launch`] runs a kernel of it on [`memory::GlobalMemory`]; the driver
 //! API over them is what the shared library exports.
 
+mod architecture;
 pub mod arith;
 pub mod counters;
 mod driver;
@@ -12,6 +13,7 @@ mod load;
 pub mod memory;
 pub mod program;
 pub mod ptx;
+pub mod roofline;
 pub mod settings;
 
 pub use load::{LoadError, VirtualGpu, library_path, load, load_from};

@@ -102,6 +102,7 @@ fn matrix_product() {
     // Three steps along k, each one product of 16 x 8 x 16.
     assert_eq!(counters.warp_instructions[Class::Tensor as usize], 3);
     assert_eq!(counters.tensor_flops, 3 * 2 * 16 * 8 * 16);
+    assert_eq!(counters.tensor_work, counters.tensor_flops);
     assert_eq!(counters.flops, 0);
     // Six words per lane are stored; rows of A and B are 32 bytes, so that words 0 to 31 fill the banks once.
     assert_eq!((counters.shared_stores.requests, counters.shared_stores.wavefronts), (18, 18));

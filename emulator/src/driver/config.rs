@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::device::Architecture;
 use crate::Settings;
+use crate::architecture::Architecture;
 
 /// Properties that `cuInit` fixes.
 #[derive(Clone, Debug, PartialEq)]

@@ -139,6 +139,7 @@ fn add(sum: &mut Counters, more: &Counters) {
     sum.shared_atomics += more.shared_atomics;
     sum.flops += more.flops;
     sum.tensor_flops += more.tensor_flops;
+    sum.tensor_work += more.tensor_work;
     sum.barriers += more.barriers;
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::allocation;
 use super::context::Context;
-use super::device::{Architecture, SHARED_PER_BLOCK, THREADS_PER_BLOCK};
+use super::device::{SHARED_PER_BLOCK, THREADS_PER_BLOCK};
 use super::handle::{Registered, registered};
 use super::status::{Result, Status};
 use super::stream::lock;
+use crate::architecture::Architecture;
 use crate::program::{self, Kernel};
 
 /// The newest PTX that is accepted: what NVRTC 13.5 emits, for the driver version that is reported.

@@ -3,8 +3,9 @@
 //! The calculation is that of NVIDIA's occupancy calculator: the least of what block slots, warp slots, registers and
 //! shared memory allow. Registers are those that the PTX declares, which the real assembler would mostly reduce.
 
-use super::device::{Architecture, Device, REGISTERS_PER_SM, THREADS_PER_BLOCK, WARP};
+use super::device::{Device, REGISTERS_PER_SM, THREADS_PER_BLOCK, WARP};
 use super::module::Function;
+use crate::architecture::Architecture;
 
 /// Registers are given out by the warp, in units of this many.
 const REGISTER_UNIT: u32 = 256;

@@ -3,6 +3,7 @@
 use super::finding::lanes_of;
 use super::global;
 use super::lanes::LANES;
+use crate::arith::fragment::Element;
 use crate::counters::{Class, Counters, SharedTraffic, Traffic};
 use crate::program::code::{Code, Op};
 
@@ -146,7 +147,13 @@ impl Tally {
             let flops = threads * u64::from(inst.flops);
             match (inst.class, &inst.op) {
                 (Class::F64, _) => counters.f64_flops += flops,
-                (_, Op::Matrix(matrix)) => counters.tensor_flops += warps * 2 * matrix.mma.products() as u64,
+                (_, Op::Matrix(matrix)) => {
+                    let flops = warps * 2 * matrix.mma.products() as u64;
+                    counters.tensor_flops += flops;
+                    counters.tensor_work += flops
+                        * if matrix.mma.a == Element::F64 { 0 } else { matrix.mma.a.bits() as u64 }
+                        / 16;
+                }
                 _ => counters.flops += flops,
             }
             if matches!(inst.op, Op::Barrier(_)) {
