@@ -5,7 +5,7 @@
 // S~ and Y~ are made again tile by tile from the mix matrix M, which loss_forward or `weights` left in a workspace: reading an
 // element costs 2 or 4 bytes from cache for each tile of 64 classes, drawing it again cost some 70 instructions.
 //
-// kernel `loss_backward`  after loss_forward with GRADIENT >= 1 and loss_sums for the same chunk of columns
+// kernel `loss_backward`  after loss_forward with `statistics` and loss_sums for the same chunk of columns
 // grid     x = r * ceil(b / PANEL) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split. A block sums
 //          its split's share of the columns for PANEL examples and 64 classes.
 // block    128

@@ -10,7 +10,7 @@
 // so that no matrix of examples by columns has to exist: m_k, which goes into x_k, comes from loss_forward. All of it in f32, whatever
 // the logits are, since leading digits cancel.
 //
-// kernel `loss_backward_attention`   after loss_forward with GRADIENT 2, MATH 0 for the same chunk of columns
+// kernel `loss_backward_attention`   after loss_forward with `statistics` and MATH 0 for the same chunk of columns
 // grid     x = r * ceil(b / 64) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split
 // block    128
 // dynamic shared bytes    53760 + (TARGETS == 2 ? 0 : 272)
