@@ -41,8 +41,10 @@ impl Harness {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = self.threads.or(arguments.test_threads);
         let conclusion = libtest_mimic::run(&arguments, self.trials);
-        for skipped in &self.skipped {
-            eprintln!("skipped {skipped}");
+        if !(arguments.ignored || arguments.include_ignored) {
+            for skipped in &self.skipped {
+                eprintln!("skipped {skipped}");
+            }
         }
         conclusion.exit_code()
     }

@@ -21,8 +21,8 @@ pub fn summary(jobs: &[Job], reports: &[Report]) -> String {
         "# What ptxas makes of the kernels\n\n\
         Written by `cargo test --test jit_matrix -- --ignored`, from ptxas' own report. {} compilations: by NVRTC {}, of every variant \
         that an engine on a device of each architecture may ask for, whatever the call (`cuda::kernel_variants`). Each makes all \
-        kernels of a file: {} in all. Kernels with spills or local memory: {}. Each variant's registers are in \
-        [variants.csv](variants.csv).\n",
+        kernels of a file: {} in all. Kernels with spills or local memory: {}. [variants.csv](variants.csv) has \
+        the registers of each variant, by one release / the other: those of the kernel named like its file, or else of the file's largest.\n",
         jobs.len() * reports.len(),
         releases.join(" and "),
         clean.len() + spilled.len(),
@@ -69,13 +69,14 @@ fn range(all: impl Iterator<Item = u32> + Clone) -> String {
 /// Dynamic shared bytes and registers, by architecture.
 type Line = BTreeMap<u32, (u32, String)>;
 
-/// docs/variants.csv: a line a variant, with the registers of the file's first kernel, a release beside the other.
+/// docs/variants.csv: a line a variant, with the registers of the kernel named like its file, or else of the file's
+/// largest, a release beside the other.
 pub fn list(jobs: &[Job], reports: &[Report]) -> String {
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     for (at, job) in jobs.iter().enumerate() {
         let own = |kernels: &[Resources]| {
-            let own = kernels.iter().find(|one| one.kernel == job.variant.source).unwrap_or(&kernels[0]);
-            own.registers.to_string()
+            let named = kernels.iter().find(|one| one.kernel == job.variant.source).map(|one| one.registers);
+            named.or(kernels.iter().map(|one| one.registers).max()).unwrap_or(0).to_string()
         };
         let registers: Vec<String> = reports.iter().map(|(_, results)| own(&results[at])).collect();
         let cell = (job.variant.dynamic_shared_bytes, registers.join("/"));
