@@ -150,9 +150,9 @@ impl Tally {
                 (_, Op::Matrix(matrix)) => {
                     let flops = warps * 2 * matrix.mma.products() as u64;
                     counters.tensor_flops += flops;
-                    counters.tensor_work += flops
-                        * if matrix.mma.a == Element::F64 { 0 } else { matrix.mma.a.bits() as u64 }
-                        / 16;
+                    if matrix.mma.a != Element::F64 {
+                        counters.tensor_work += flops * matrix.mma.a.bits() as u64 / 16;
+                    }
                 }
                 _ => counters.flops += flops,
             }
