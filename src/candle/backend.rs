@@ -28,6 +28,15 @@ pub(super) enum Targets<'a, S> {
     Soft(Operand<'a, S>),
 }
 
+/// What a loss is computed from.
+pub(super) struct LossCall<'a, S> {
+    pub columns: Columns<'a, S>,
+    /// S (b, r, c).
+    pub logits: Operand<'a, S>,
+    pub targets: Targets<'a, S>,
+    pub options: &'a LossOptions,
+}
+
 /// Gradients for an op's first argument, and for its second where they are wanted.
 pub(super) type Gradients<S> = (S, Option<S>);
 
@@ -91,21 +100,12 @@ pub(super) trait Backend: Sized {
     ) -> Result<Gradients<Self::Storage>>;
 
     /// One number, in f32.
-    fn loss<T: Float>(
-        &self,
-        columns: &Columns<'_, Self::Storage>,
-        logits: Operand<'_, Self::Storage>,
-        targets: &Targets<'_, Self::Storage>,
-        options: &LossOptions,
-    ) -> Result<Self::Storage>;
+    fn loss<T: Float>(&self, call: &LossCall<'_, Self::Storage>) -> Result<Self::Storage>;
 
     /// As [`Backend::loss`], with gradients over the same draws.
     fn loss_with_gradients<T: Float>(
         &self,
-        columns: &Columns<'_, Self::Storage>,
-        logits: Operand<'_, Self::Storage>,
-        targets: &Targets<'_, Self::Storage>,
-        options: &LossOptions,
+        call: &LossCall<'_, Self::Storage>,
     ) -> Result<LossAndGradients<Self::Storage>>;
 
     /// The mix matrix (r, b, n) in f32.

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Result, Shape, Tensor, bail};
 
-use super::backend::{Backend, Columns, Targets};
+use super::backend::{Backend, Columns, LossCall, Targets};
 use super::bridge::{self, Borrowed, Float, Operand};
 use super::draw::Draw;
 use super::op::{Differentiable, Given, TensorGradients, apply};
@@ -105,15 +105,13 @@ impl LossOp {
     fn compute<B: Backend, T: Float>(
         &self,
         backend: &B,
-        columns: &Columns<'_, B::Storage>,
-        logits: Operand<'_, B::Storage>,
-        targets: &Targets<'_, B::Storage>,
+        call: &LossCall<'_, B::Storage>,
     ) -> Result<B::Storage> {
         if !self.wants_gradients {
-            return backend.loss::<T>(columns, logits, targets, &self.options);
+            return backend.loss::<T>(call);
         }
-        let computed = backend.loss_with_gradients::<T>(columns, logits, targets, &self.options)?;
-        let (b, r, c) = logits.layout.shape().dims3()?;
+        let computed = backend.loss_with_gradients::<T>(call)?;
+        let (b, r, c) = call.logits.layout.shape().dims3()?;
         let (for_logits, for_attention) = computed.gradients;
         // A custom op runs forward once; a second run would find the same gradients.
         self.gradients.get_or_init(|| Kept {
@@ -150,7 +148,8 @@ impl Differentiable for LossOp {
             OwnedTargets::Labels(_) => Targets::Labels(targets.operand::<B>()?),
             OwnedTargets::Soft(_) => Targets::Soft(targets.operand::<B>()?),
         };
-        Ok((self.compute::<B, T>(backend, &columns, logits, &targets)?, Shape::from(())))
+        let call = LossCall { columns, logits, targets, options: &self.options };
+        Ok((self.compute::<B, T>(backend, &call)?, Shape::from(())))
     }
 
     fn backward<B: Backend, T: Float>(&self, _backend: &B, given: &Given<'_>) -> Result<TensorGradients> {

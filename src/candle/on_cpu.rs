@@ -2,11 +2,11 @@
 
 use candle_core::{CpuStorage, Result, Storage, WithDType};
 
-use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, Targets};
+use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, LossCall, Targets};
 use super::bridge::{Float, Operand};
 use crate::cpu;
 use crate::element::Element;
-use crate::problem::{AttentionOptions, LossOptions};
+use crate::problem::AttentionOptions;
 use crate::view::{View, ViewMut};
 
 /// Tensors in host memory.
@@ -39,18 +39,16 @@ impl<'a> Columns<'a, CpuStorage> {
         let (attention, weights) = self.views()?;
         Ok(cpu::MixInput { features: features.view()?, targets: None, attention, weights })
     }
+}
 
-    fn loss_input<T: Float>(
-        &self,
-        logits: Operand<'a, CpuStorage>,
-        targets: &Targets<'a, CpuStorage>,
-    ) -> Result<cpu::LossInput<'a, T>> {
-        let (attention, weights) = self.views()?;
-        let targets = match targets {
+impl<'a> LossCall<'a, CpuStorage> {
+    fn input<T: Float>(&self) -> Result<cpu::LossInput<'a, T>> {
+        let (attention, weights) = self.columns.views()?;
+        let targets = match &self.targets {
             Targets::Labels(labels) => cpu::Targets::Labels(labels.labels()?),
             Targets::Soft(rows) => cpu::Targets::Soft(rows.view()?),
         };
-        Ok(cpu::LossInput { logits: logits.view()?, targets, attention, weights })
+        Ok(cpu::LossInput { logits: self.logits.view()?, targets, attention, weights })
     }
 }
 
@@ -135,26 +133,17 @@ impl Backend for Cpu {
         Ok((T::to_cpu_storage_owned(for_features), for_attention.map(CpuStorage::F32)))
     }
 
-    fn loss<T: Float>(
-        &self,
-        columns: &Columns<'_, CpuStorage>,
-        logits: Operand<'_, CpuStorage>,
-        targets: &Targets<'_, CpuStorage>,
-        options: &LossOptions,
-    ) -> Result<CpuStorage> {
-        let loss = cpu::loss_forward(columns.mixing, &columns.loss_input::<T>(logits, targets)?, options)?;
+    fn loss<T: Float>(&self, call: &LossCall<'_, CpuStorage>) -> Result<CpuStorage> {
+        let loss = cpu::loss_forward(call.columns.mixing, &call.input::<T>()?, call.options)?;
         Ok(CpuStorage::F32(vec![loss.value]))
     }
 
     fn loss_with_gradients<T: Float>(
         &self,
-        columns: &Columns<'_, CpuStorage>,
-        logits: Operand<'_, CpuStorage>,
-        targets: &Targets<'_, CpuStorage>,
-        options: &LossOptions,
+        call: &LossCall<'_, CpuStorage>,
     ) -> Result<LossAndGradients<CpuStorage>> {
-        let input = columns.loss_input::<T>(logits, targets)?;
-        let (loss, gradients) = cpu::loss_forward_backward(columns.mixing, &input, options)?;
+        let input = call.input::<T>()?;
+        let (loss, gradients) = cpu::loss_forward_backward(call.columns.mixing, &input, call.options)?;
         Ok(LossAndGradients {
             loss: CpuStorage::F32(vec![loss.value]),
             gradients: (T::to_cpu_storage_owned(gradients.logits), gradients.attention.map(CpuStorage::F32)),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::cuda::CudaDType;
 use candle_core::{CudaDevice, CudaStorage, Result, Storage, bail};
 
-use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, Targets};
+use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, LossCall, Targets};
 use super::bridge::{Float, Operand};
 use crate::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use crate::cuda::{
@@ -14,7 +14,7 @@ use crate::cuda::{
     MixBackwardOutputs, MixInput, MixedGradients, Queue, Upstream, WeightsInput,
 };
 use crate::element::{Dtype, Element};
-use crate::problem::{AttentionOptions, LossOptions};
+use crate::problem::AttentionOptions;
 
 /// Tensors on one of candle's CUDA devices.
 pub(super) struct Cuda {
@@ -82,18 +82,16 @@ impl<'a> Columns<'a, CudaStorage> {
         let (attention, weights) = self.views()?;
         Ok(MixInput { features: features.view()?, targets: None, attention, weights })
     }
+}
 
-    fn loss_input<T: Float>(
-        &self,
-        logits: Operand<'a, CudaStorage>,
-        targets: &Targets<'a, CudaStorage>,
-    ) -> Result<LossInput<'a, T>> {
-        let (attention, weights) = self.views()?;
-        let targets = match targets {
+impl<'a> LossCall<'a, CudaStorage> {
+    fn input<T: Float>(&self) -> Result<LossInput<'a, T>> {
+        let (attention, weights) = self.columns.views()?;
+        let targets = match &self.targets {
             Targets::Labels(labels) => DeviceTargets::Labels(labels.view()?),
             Targets::Soft(rows) => DeviceTargets::Soft(rows.view()?),
         };
-        Ok(LossInput { logits: logits.view()?, targets, attention, weights })
+        Ok(LossInput { logits: self.logits.view()?, targets, attention, weights })
     }
 }
 
@@ -184,27 +182,17 @@ impl Backend for Cuda {
         Ok((self.storage(for_features), for_attention.map(|da| self.storage(da))))
     }
 
-    fn loss<T: Float>(
-        &self,
-        columns: &Columns<'_, CudaStorage>,
-        logits: Operand<'_, CudaStorage>,
-        targets: &Targets<'_, CudaStorage>,
-        options: &LossOptions,
-    ) -> Result<CudaStorage> {
-        let input = columns.loss_input::<T>(logits, targets)?;
-        let loss = self.queue()?.loss_forward(columns.mixing, &input, options)?;
+    fn loss<T: Float>(&self, call: &LossCall<'_, CudaStorage>) -> Result<CudaStorage> {
+        let loss = self.queue()?.loss_forward(call.columns.mixing, &call.input::<T>()?, call.options)?;
         Ok(self.storage(loss.value))
     }
 
     fn loss_with_gradients<T: Float>(
         &self,
-        columns: &Columns<'_, CudaStorage>,
-        logits: Operand<'_, CudaStorage>,
-        targets: &Targets<'_, CudaStorage>,
-        options: &LossOptions,
+        call: &LossCall<'_, CudaStorage>,
     ) -> Result<LossAndGradients<CudaStorage>> {
-        let (op, mixing, queue) = (logits.op, columns.mixing, self.queue()?);
-        let input = columns.loss_input::<T>(logits, targets)?;
+        let (op, mixing, queue) = (call.logits.op, call.columns.mixing, self.queue()?);
+        let (input, options) = (call.input::<T>()?, call.options);
         let [b, r, c] = input.logits.shape();
         let count = input.logits.layout().count(op, "the gradient of the logits")?;
         let mut loss = queue.allocate::<f32>(op, "the loss", 1)?;
