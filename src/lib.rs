@@ -29,7 +29,7 @@ pub use device::Device;
 pub use element::{Dtype, Element};
 pub use error::{Error, Result};
 pub use problem::{
-    Alpha, AttentionOptions, Factor, Generator, LossOptions, Mixing, Normalise, Query, Reduction,
+    Alpha, AttentionOptions, EmptyMaps, Factor, Generator, LossOptions, Mixing, Normalise, Query, Reduction,
 };
 pub use view::{Layout, View, ViewMut};
 

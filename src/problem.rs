@@ -88,6 +88,17 @@ pub enum Generator {
     Explicit,
 }
 
+/// What an example counts for whose attention map is zero everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum EmptyMaps {
+    /// As much at every position: the map becomes 1/r.
+    #[default]
+    Uniform,
+    /// Nothing: the example takes no part in any mixture, as one that pads the mini-batch should not. A column in which no other
+    /// example has weight is one without mass: it mixes by Λ alone and has loss weight 0.
+    LeaveOut,
+}
+
 /// How mixtures are drawn: how many, from which distribution, from which random numbers.
 ///
 /// A draw depends on `(seed, step, position, example, column)` alone: not on `n`, threads, tiles or device
@@ -108,22 +119,28 @@ pub struct Mixing {
     pub seed: u64,
     /// Names the draw within the run.
     pub step: u64,
+    /// What examples without attention count for; either way their maps get no gradient.
+    pub empty_maps: EmptyMaps,
 }
 
 impl Mixing {
     /// MultiMix: columns from Dir(α) over the mini-batch.
     pub fn dirichlet(n: usize, alpha: Alpha) -> Self {
-        Self { n, generator: Generator::Dirichlet { alpha }, seed: 0, step: 0 }
+        Self::new(n, Generator::Dirichlet { alpha })
     }
 
     /// Pair mixing (mixup) with Beta(α, α) factors.
     pub fn pair(n: usize, alpha: Alpha, factor: Factor) -> Self {
-        Self { n, generator: Generator::Pair { alpha, factor }, seed: 0, step: 0 }
+        Self::new(n, Generator::Pair { alpha, factor })
     }
 
     /// Weights given by the caller.
     pub fn explicit(n: usize) -> Self {
-        Self { n, generator: Generator::Explicit, seed: 0, step: 0 }
+        Self::new(n, Generator::Explicit)
+    }
+
+    fn new(n: usize, generator: Generator) -> Self {
+        Self { n, generator, seed: 0, step: 0, empty_maps: EmptyMaps::default() }
     }
 
     /// The same with another seed.
@@ -134,6 +151,23 @@ impl Mixing {
     /// The same with another step.
     pub fn step(self, step: u64) -> Self {
         Self { step, ..self }
+    }
+
+    /// The same with another rule for examples whose attention map is zero everywhere.
+    ///
+    /// ```
+    /// use multimix::cpu::{self, WeightsInput};
+    /// use multimix::{Alpha, EmptyMaps, Mixing, View};
+    /// let attention = [0.5f32, 1.0, 0.0]; // (b = 3, r = 1): the third example pads
+    /// let input = WeightsInput { b: 3, r: 1, attention: Some(View::new(&attention, [3, 1])?), weights: None };
+    /// let mixing = Mixing::dirichlet(4, Alpha::PAPER).empty_maps(EmptyMaps::LeaveOut);
+    /// let matrix = cpu::weights(&mixing, &input)?.matrix; // (r, b, n)
+    /// assert_eq!(matrix[8..], [0.0; 4]);
+    /// # Ok::<(), multimix::Error>(())
+    /// ```
+    #[must_use]
+    pub fn empty_maps(self, empty_maps: EmptyMaps) -> Self {
+        Self { empty_maps, ..self }
     }
 
     /// Checks `n` and α, and that explicit weights are given exactly when the generator asks for them.

@@ -6,8 +6,8 @@ use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, Mi
 use multimix::cpu::{MixOutputs, MixTargets, MixedGradients, Targets, WeightsInput};
 use multimix::sampler::{self, Domain, Gamma, Stream};
 use multimix::{
-    Alpha, AttentionOptions, Element, Error, Factor, Generator, LossOptions, Mixing, Normalise, Query,
-    Reduction, View, ViewMut,
+    Alpha, AttentionOptions, Element, EmptyMaps, Error, Factor, Generator, LossOptions, Mixing, Normalise,
+    Query, Reduction, View, ViewMut,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -123,12 +123,9 @@ fn mixing(n: usize) -> impl Strategy<Value = Mixing> {
         1 => alpha.prop_map(|alpha| Generator::Pair { alpha, factor: Factor::PerColumn }),
         1 => Just(Generator::Explicit)
     ];
-    (generator, any::<u64>(), any::<u64>()).prop_map(move |(generator, seed, step)| Mixing {
-        n,
-        generator,
-        seed,
-        step,
-    })
+    let empty_maps = prop::sample::select(vec![EmptyMaps::Uniform, EmptyMaps::LeaveOut]);
+    (generator, any::<u64>(), any::<u64>(), empty_maps)
+        .prop_map(move |(generator, seed, step, empty_maps)| Mixing { n, generator, seed, step, empty_maps })
 }
 
 fn arguments() -> impl Strategy<Value = Arguments> {

@@ -1,5 +1,6 @@
 //! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
 
+use super::attention_scale::power_of_two_to_one;
 use super::pack::{read_row, write_row};
 use super::workers::{self, Carve, Shared, Word, for_each_item};
 use super::{check_attention_shape, zeros, zeros_bytes};
@@ -260,6 +261,9 @@ struct Example<'s> {
     query: &'s mut [f32],
     scores: &'s mut [f32],
     attention: &'s mut [f32],
+    /// Powers of two that features and query are multiplied by: the largest of each lies in [1, 2), so that no score is infinite or
+    /// subnormal that matters.
+    scales: [f32; 2],
     /// Σ relu(score), or 0 where the map is uniform for want of a positive score.
     positive: f32,
     d_scores: &'s mut [f32],
@@ -280,10 +284,12 @@ impl<'s> Example<'s> {
         let (features, query) = (carve.floats(r * d), carve.floats(d));
         let [scores, attention, d_scores] = [(); 3].map(|_| carve.floats(r));
         read_example(&input.features, i, features);
-        match &input.classifier {
+        let feature_scale = bring_to_one(features);
+        let query_scale = match &input.classifier {
             Some(classifier) => {
                 let label = classifier.labels[i] as usize;
                 query.iter_mut().enumerate().for_each(|(ch, u)| *u = classifier.rows.get([label, ch]));
+                bring_to_one(query)
             }
             None => {
                 query.fill(0.0);
@@ -293,13 +299,15 @@ impl<'s> Example<'s> {
                     }
                 }
                 query.iter_mut().for_each(|u| *u /= r as f32);
+                feature_scale
             }
-        }
+        };
         for (score, z) in scores.iter_mut().zip(features.chunks_exact(d)) {
             *score = dot(simd, query, z);
         }
         let row = carve.floats(d);
-        let mut example = Self { features, query, scores, attention, positive: 0.0, d_scores, row };
+        let scales = [feature_scale, query_scale];
+        let mut example = Self { features, query, scores, attention, scales, positive: 0.0, d_scores, row };
         example.normalise(options.normalise);
         example
     }
@@ -317,27 +325,37 @@ impl<'s> Example<'s> {
             }
             Normalise::Softmax => {
                 let max = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                self.attention.iter_mut().zip(&*self.scores).for_each(|(a, score)| *a = (score - max).exp());
+                let unscale = self.scales.map(|scale| 1.0 / f64::from(scale));
+                let below = |score: f32| f64::from(score - max) * unscale[0] * unscale[1];
+                self.attention
+                    .iter_mut()
+                    .zip(&*self.scores)
+                    .for_each(|(a, score)| *a = (below(*score) as f32).exp());
                 let sum: f32 = self.attention.iter().sum();
                 self.attention.iter_mut().for_each(|a| *a /= sum);
             }
         }
     }
 
-    /// dscore from da, du = Σ_j dscore_j z_j, dz_j = dscore_j u (+ du / r with GAP).
+    /// dscore from da, du = Σ_j dscore_j z_j, dz_j = dscore_j u (+ du / r with GAP); all of it on the scales, which results lose when they
+    /// are written.
     #[inline(always)]
     fn backward<T: Element>(self, options: &AttentionOptions, i: usize, gradient: ExampleGradient<'_, T>) {
         let ExampleGradient { d_attention, d_query, out, layout } = gradient;
         let (r, d) = (self.scores.len(), self.query.len());
-        let inner: f32 = (0..r).map(|j| self.attention[j] * d_attention.get([i, j])).sum();
+        (0..r).for_each(|j| self.d_scores[j] = d_attention.get([i, j]));
+        let d_scale = bring_to_one(self.d_scores);
+        let inner: f32 = self.attention.iter().zip(&*self.d_scores).map(|(a, da)| a * da).sum();
         for j in 0..r {
-            let centred = d_attention.get([i, j]) - inner;
+            let centred = self.d_scores[j] - inner;
             self.d_scores[j] = match options.normalise {
                 Normalise::Softmax => self.attention[j] * centred,
-                Normalise::ReluL1 if self.scores[j] > 0.0 => centred / self.positive,
-                Normalise::ReluL1 => 0.0,
+                Normalise::ReluL1 if self.scores[j] > 0.0 => centred,
+                // A NaN stays one.
+                Normalise::ReluL1 => 0.0 * self.scores[j],
             };
         }
+        let (to_features, to_query) = self.unscale(options.normalise, d_scale);
         d_query.fill(0.0);
         for (z, &ds) in self.features.chunks_exact(d).zip(&*self.d_scores) {
             for (du, z) in d_query.iter_mut().zip(z) {
@@ -350,9 +368,39 @@ impl<'s> Example<'s> {
                 *dz = ds.mul_add(*u, through_mean * du);
             }
             // SAFETY: the output is borrowed for the whole call; example i belongs to this thread.
-            unsafe { write_row(self.row, 1.0, out, layout, [i, j]) };
+            unsafe { write_row(self.row, to_features, out, layout, [i, j]) };
         }
+        d_query.iter_mut().for_each(|du| *du = (*du * to_query).clamp(f32::MIN, f32::MAX));
     }
+
+    /// What brings dZ and du back from the scales; dt = (da − Σ a da) / Σ relu(t) with ReLU + l1, whose division is done here.
+    fn unscale(&self, normalise: Normalise, d_scale: f32) -> (f32, f32) {
+        let [features, query] = self.scales.map(f64::from);
+        let d_scale = f64::from(d_scale);
+        let (to_features, to_query) = match normalise {
+            Normalise::Softmax => (1.0 / (d_scale * query), 1.0 / (d_scale * features)),
+            Normalise::ReluL1 if self.positive == 0.0 => (0.0, 0.0),
+            Normalise::ReluL1 => {
+                let positive = f64::from(self.positive) * d_scale;
+                (features / positive, query / positive)
+            }
+        };
+        // Past f32's range: the largest, since zero times infinity were NaN.
+        let finite = |factor: f64| (factor as f32).min(f32::MAX);
+        (finite(to_features), finite(to_query))
+    }
+}
+
+/// Multiplies by the power of two that brings the largest magnitude into [1, 2), and returns it; by 1 where that is zero or not finite.
+#[inline(always)]
+fn bring_to_one(values: &mut [f32]) -> f32 {
+    let largest = values.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    if largest == 0.0 || !largest.is_finite() {
+        return 1.0;
+    }
+    let scale = power_of_two_to_one(largest);
+    values.iter_mut().for_each(|x| *x *= scale);
+    scale
 }
 
 /// Copies example i (r, d) as f32.

@@ -1,6 +1,7 @@
-//! Attention made ready for mixing: maps without mass made uniform, position by position, on a scale where no product is subnormal.
+//! Attention made ready for mixing: maps without mass settled, position by position, on a scale where no product is subnormal.
 
 use super::workers::Word;
+use crate::problem::EmptyMaps;
 use crate::view::View;
 
 /// Scaled attention by position, a′ (r, b), with the power of two of each position.
@@ -18,14 +19,15 @@ impl<'w> ScaledAttention<'w> {
         (b + 1).saturating_mul(r)
     }
 
-    /// Reads attention (b, r); an all-zero map of an example becomes 1/r everywhere.
-    pub(crate) fn new(attention: &View<'_, f32, 2>, workspace: &'w mut [Word]) -> Self {
+    /// Reads attention (b, r).
+    pub(crate) fn new(attention: &View<'_, f32, 2>, empty: EmptyMaps, workspace: &'w mut [Word]) -> Self {
         let [b, r] = attention.shape();
+        let settled = if empty == EmptyMaps::Uniform { 1.0 / r as f32 } else { 0.0 };
         let (values, scales) = bytemuck::cast_slice_mut::<Word, f32>(workspace).split_at_mut(b * r);
         for i in 0..b {
             let empty = (0..r).all(|j| attention.get([i, j]) == 0.0);
             for j in 0..r {
-                values[j * b + i] = if empty { 1.0 / r as f32 } else { attention.get([i, j]) };
+                values[j * b + i] = if empty { settled } else { attention.get([i, j]) };
             }
         }
         for (position, scale) in values.chunks_exact_mut(b).zip(scales.iter_mut()) {
@@ -68,12 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn an_example_without_attention_is_uniform() {
+    fn an_example_without_attention_is_uniform_or_left_out() {
         let attention = [0.0, 0.0, 0.5, 0.25];
         let view = View::new(&attention, [2, 2]).unwrap();
         let mut workspace = vec![0; ScaledAttention::words(2, 2)];
-        let scaled = ScaledAttention::new(&view, &mut workspace);
+        let scaled = ScaledAttention::new(&view, EmptyMaps::Uniform, &mut workspace);
         assert_eq!((scaled.position(0), scaled.scale(0)), (&[1.0, 1.0][..], 2.0));
         assert_eq!((scaled.position(1), scaled.scale(1)), (&[1.0, 0.5][..], 2.0));
+        let scaled = ScaledAttention::new(&view, EmptyMaps::LeaveOut, &mut workspace);
+        assert_eq!((scaled.position(0), scaled.scale(0)), (&[0.0, 1.0][..], 2.0));
     }
 }

@@ -1,4 +1,6 @@
-//! The gradient of attention, summed over the columns of a tile; DESIGN: da_i = Σ_k Λ_ik dM_ik.
+//! The gradient of attention, summed over the columns of a tile: da_i = Σ_k Λ_ik dM_ik.
+
+use super::workers::WideSums;
 
 /// A tile's columns, as the gradient of attention needs them.
 ///
@@ -18,22 +20,21 @@ pub(crate) struct AttentionSums<'a> {
 
 impl AttentionSums<'_> {
     /// Adds to `sums`: (b), or (3, b) when weighted. `dot` is scratch for one value per column.
-    pub(crate) fn add_to(&self, b: usize, dot: &mut [f32], sums: &mut [f32]) {
+    pub(crate) fn add_to(&self, b: usize, dot: &mut [f32], sums: &mut WideSums<'_>) {
         add(self, b, dot, sums);
     }
 }
 
 #[pulp::with_simd(add = pulp::Arch::new())]
 #[inline(always)]
-fn add_simd<'a, S: pulp::Simd>(
+fn add_simd<'a, 'w, S: pulp::Simd>(
     _: S,
     tile: &'a AttentionSums<'a>,
     b: usize,
     dot: &'a mut [f32],
-    sums: &'a mut [f32],
+    sums: &'a mut WideSums<'w>,
 ) {
     let (stride, count) = (tile.stride, tile.count);
-    let (main, rest) = sums.split_at_mut(b);
     let dot = &mut dot[..count];
     dot.fill(0.0);
     for i in 0..b {
@@ -45,11 +46,13 @@ fn add_simd<'a, S: pulp::Simd>(
     for i in 0..b {
         let over = &tile.over_mass[i * stride..][..count];
         let d = &tile.d_matrix[i * stride..][..count];
-        main[i] += lane_sum(count, |k| over[k] * (d[k] - dot[k]) * tile.factor[k]);
+        let narrow = lane_sum(count, |k| over[k] * (d[k] - dot[k]) * tile.factor[k]);
+        let wide = |k| f64::from(over[k]) * (f64::from(d[k]) - f64::from(dot[k])) * f64::from(tile.factor[k]);
+        // Tiny attention makes Λ / s huge: where f32 cannot hold the terms, they are summed again.
+        sums.add(i, if narrow.is_finite() { narrow.into() } else { (0..count).map(wide).sum() });
         let Some((mass, ce, around)) = tile.weighted else { continue };
-        let (with_ce, alone) = rest.split_at_mut(b);
-        with_ce[i] += lane_sum(count, |k| over[k] * mass[k] * (ce[k] - around));
-        alone[i] += lane_sum(count, |k| over[k] * mass[k]);
+        sums.add(b + i, lane_sum(count, |k| over[k] * mass[k] * (ce[k] - around)).into());
+        sums.add(2 * b + i, lane_sum(count, |k| over[k] * mass[k]).into());
     }
 }
 

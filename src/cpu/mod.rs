@@ -11,6 +11,18 @@
 //! | attention from features | [`attention_forward`] | [`attention_backward`] |
 //! | mixed features and targets, equations (7), (8) | [`mix_forward`] | [`mix_backward`] |
 //! | the loss on mixed logits and targets | [`loss_forward`] | [`loss_backward`], [`loss_forward_backward`] |
+//!
+//! # Special values
+//!
+//! - **A logit of −∞ masks a class**: its probability is 0 in every mixture in which the example has weight, and a target on it makes the
+//!   loss infinite. An example of weight 0 masks nothing. A position whose loss is infinite gives attention no gradient, and masked
+//!   classes take no part in it.
+//! - **An attention map of zeros** becomes 1/r everywhere, or leaves its example out: [`Mixing::empty_maps`](crate::Mixing::empty_maps)
+//!   says which. It gets no gradient either way. A column whose examples all have attention 0 mixes by Λ alone and has loss weight 0.
+//! - **Finite values give no NaN**, however large or small. Mixed features never pass the largest feature; scores, sums and
+//!   losses are taken on scales that f32 holds, and a result past its range is infinite. Soft targets of the loss sum to at most 1e6
+//!   for each example.
+//! - NaN, and infinite features or a logit of +∞, make every mixture NaN that they go into, with all that is computed from it.
 
 mod attention;
 mod attention_scale;
@@ -49,7 +61,7 @@ use crate::view::View;
 pub enum Targets<'a> {
     /// One class for each example, (b), each below c.
     Labels(&'a [u32]),
-    /// One row over the classes for each example, Y (b, c); finite, not negative.
+    /// One row over the classes for each example, Y (b, c); finite, not negative. The loss takes rows that sum to at most 1e6.
     Soft(View<'a, f32, 2>),
 }
 
@@ -71,11 +83,11 @@ impl Targets<'_> {
 /// What the loss reads.
 #[derive(Clone, Copy, Debug)]
 pub struct LossInput<'a, T> {
-    /// S (b, r, c): the classifier applied to each unmixed feature.
+    /// S (b, r, c): the classifier applied to each unmixed feature. −∞ masks a class.
     pub logits: View<'a, T, 3>,
     /// Labels or soft targets.
     pub targets: Targets<'a>,
-    /// a (b, r), not negative; or none for M̂ = Λ.
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<View<'a, f32, 2>>,
     /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised.
     pub weights: Option<View<'a, f32, 3>>,

@@ -231,7 +231,7 @@ impl<'w> Slab<'w> {
     }
 }
 
-/// g / Σ a′ g, or 0 in a column without mass.
+/// g / Σ a′ g, or 0 in a column without mass; at most the largest number, since zero times infinity were NaN.
 #[pulp::with_simd(divide_row = Arch::new())]
 #[inline(always)]
 fn divide_row_simd<'a, S: Simd>(
@@ -242,7 +242,7 @@ fn divide_row_simd<'a, S: Simd>(
     mass: &'a [f32],
 ) {
     for (out, ((g, inverse), &s)) in out.iter_mut().zip(row.iter().zip(inverse).zip(mass)) {
-        *out = if s > 0.0 { g * inverse } else { 0.0 };
+        *out = if s > 0.0 { (g * inverse).min(f32::MAX) } else { 0.0 };
     }
 }
 

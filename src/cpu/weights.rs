@@ -20,7 +20,7 @@ pub struct WeightsInput<'a> {
     pub b: usize,
     /// Spatial positions.
     pub r: usize,
-    /// a (b, r) for M̂; none for Λ.
+    /// a (b, r) for M̂; none for Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<View<'a, f32, 2>>,
     /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`].
     pub weights: Option<View<'a, f32, 3>>,
@@ -108,8 +108,10 @@ pub fn weights_into(
         expect_shape(OP, "the mass", mass.shape(), [r, n])?;
     }
     let mut carve = Carve::new(workers::words(OP, workspace, words(mixing, input))?);
-    let attention =
-        input.attention.as_ref().map(|a| ScaledAttention::new(a, carve.words(ScaledAttention::words(b, r))));
+    let attention = input
+        .attention
+        .as_ref()
+        .map(|a| ScaledAttention::new(a, mixing.empty_maps, carve.words(ScaledAttention::words(b, r))));
     let source = Source::new(*mixing, b, attention, input.weights);
     let (matrix_layout, matrix) = (*matrix.layout(), Shared::new(matrix.data_mut()));
     let mass = mass.as_mut().map(|mass| (*mass.layout(), Shared::new(mass.data_mut())));

@@ -102,6 +102,32 @@ impl<T: Copy> Shared<T> {
     }
 }
 
+/// Sums in f64, which lie in words.
+pub(crate) struct WideSums<'a>(pub &'a mut [Word]);
+
+impl WideSums<'_> {
+    /// Words of so many sums.
+    pub(crate) const fn words(count: usize) -> usize {
+        2 * count
+    }
+
+    pub(crate) fn get(&self, at: usize) -> f64 {
+        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&self.0[2 * at..2 * at + 2]))
+    }
+
+    pub(crate) fn add(&mut self, at: usize, value: f64) {
+        let sum = self.get(at) + value;
+        bytemuck::cast_slice_mut::<Word, u8>(&mut self.0[2 * at..2 * at + 2])
+            .copy_from_slice(&sum.to_ne_bytes());
+    }
+
+    /// Adds the sums of as many words.
+    pub(crate) fn add_all(&mut self, other: &mut [Word]) {
+        let other = WideSums(other);
+        (0..self.0.len() / 2).for_each(|at| self.add(at, other.get(at)));
+    }
+}
+
 /// Takes slices off the front of a scratch buffer.
 pub(crate) struct Carve<'a>(&'a mut [Word]);
 

@@ -1,14 +1,14 @@
 //! The loss on mixed logits and targets, its reductions and its gradients.
 
 use super::{MixMatrix, Sizes, Targets, check, mix_features, mix_features_backward, mix_matrix};
-use super::{mix_matrix_backward, mix_targets};
+use super::{mix_matrix_backward, mix_targets, times};
 use crate::error::Result;
 use crate::problem::{LossOptions, Reduction};
 
 /// What [`loss()`] and [`loss_backward`] take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossInputs<'a> {
-    /// S (b, r, c): the classifier applied to each feature, unmixed.
+    /// S (b, r, c): the classifier applied to each feature, unmixed. −∞ masks a class, see [`loss()`].
     pub logits: &'a [f64],
     /// Y, labels (b) or rows (b, c).
     pub targets: Targets<'a>,
@@ -62,7 +62,8 @@ pub fn cross_entropy(
             let lse = log_sum_exp(row);
             let mut ce = 0.0;
             for i in 0..b {
-                ce -= matrix[sizes.weight(j, i, k)] * log_likelihood(sizes, targets, i, row, lse);
+                let fit = log_likelihood(sizes, targets, i, row, |x| log_probability(x, lse));
+                ce -= times(matrix[sizes.weight(j, i, k)], fit);
             }
             values[sizes.mixture(j, k)] = ce;
             log_sums[sizes.mixture(j, k)] = lse;
@@ -72,19 +73,33 @@ pub fn cross_entropy(
 }
 
 /// Σ_c Y_ic log p_c: how well mixed logits explain the target of example i.
-fn log_likelihood(sizes: &Sizes, targets: Targets<'_>, i: usize, row: &[f64], lse: f64) -> f64 {
+fn log_likelihood(
+    sizes: &Sizes,
+    targets: Targets<'_>,
+    i: usize,
+    row: &[f64],
+    log_p: impl Fn(f64) -> f64,
+) -> f64 {
     match targets {
-        Targets::Labels(labels) => row[labels[i]] - lse,
+        Targets::Labels(labels) => log_p(row[labels[i]]),
         Targets::Soft(rows) => {
             let target = &rows[sizes.target(i, 0)..][..sizes.c];
-            target.iter().zip(row).map(|(y, x)| y * (x - lse)).sum()
+            target.iter().zip(row).map(|(&y, &x)| times(y, log_p(x))).sum()
         }
     }
 }
 
-/// log Σ exp x, without overflow.
+/// log p of a mixed logit: −∞ where the class is masked, though all of them be.
+fn log_probability(logit: f64, lse: f64) -> f64 {
+    if logit == f64::NEG_INFINITY { logit } else { logit - lse }
+}
+
+/// log Σ exp x, without overflow; −∞ where every class is masked.
 fn log_sum_exp(row: &[f64]) -> f64 {
     let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if max == f64::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
+        return max;
+    }
     max + row.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
 }
 
@@ -158,6 +173,9 @@ pub struct Loss {
 /// S̃ = S M̂, which for a linear classifier is the classifier of equation (7); Ỹ = Y M̂ by equation (8); then
 /// [`cross_entropy`], reduced by [`shares`]. `options.kl` is not looked at: KL is always reported.
 ///
+/// A logit of −∞ masks a class: its probability is 0 in every mixture in which the example has weight, and a target on it makes the loss
+/// infinite. An example of weight 0 masks nothing. NaN and +∞ make the mixtures they go into NaN.
+///
 /// # Errors
 /// A size of 0, another length, a label that is not below c; weights, attention or soft targets that are negative or
 /// not finite.
@@ -170,8 +188,8 @@ pub fn loss(sizes: &Sizes, inputs: &LossInputs<'_>, options: LossOptions) -> Res
     let shares = shares(sizes, &mix.mass, options.reduction)?;
     let (mut value, mut kl) = (0.0, 0.0);
     for at in 0..shares.len() {
-        value += shares[at] * ce.values[at];
-        kl += shares[at] * (ce.values[at] - entropy[at]);
+        value += times(shares[at], ce.values[at]);
+        kl += times(shares[at], ce.values[at] - entropy[at]);
     }
     Ok(Loss { value, kl, cross_entropy: ce.values, entropy, log_sum_exp: ce.log_sum_exp, shares, mix })
 }
@@ -203,7 +221,8 @@ pub struct LossGradient {
 /// - G_k = q_k (t_k p_k − Ỹ_k);  dS = G M̂ᵀ
 /// - dM̂_ik = S_iᵀ G_k − q_k Σ_c Y_ic log p_ck
 /// - attention-weighted: ds_k = (CE_k − L_j) / (r Σ_l s_l) with L_j = Σ s_k CE_k / Σ s_k of the position
-/// - da as [`mix_matrix_backward`]: none from a column without mass
+/// - da as [`mix_matrix_backward`]: none from a column without mass, none to a position whose loss is infinite, and masked classes
+///   take no part in dM̂
 ///
 /// # Errors
 /// As [`loss()`].
@@ -234,8 +253,9 @@ pub fn loss_backward(
     let mixed_logits = mix_features(&logit_sizes(sizes), inputs.logits, matrix)?;
     let mixed_targets = mix_targets(sizes, inputs.targets, matrix)?;
     let residual = residual(sizes, &mixed_logits, &mixed_targets, &forward.log_sum_exp, &shares);
-    let (logits, mut d_matrix) =
-        mix_features_backward(&logit_sizes(sizes), inputs.logits, matrix, &residual)?;
+    let unmasked: Vec<f64> =
+        inputs.logits.iter().map(|&s| if s == f64::NEG_INFINITY { 0.0 } else { s }).collect();
+    let (logits, mut d_matrix) = mix_features_backward(&logit_sizes(sizes), &unmasked, matrix, &residual)?;
     if inputs.attention.is_none() || options.detach_attention {
         return Ok(LossGradient { logits, attention: None });
     }
@@ -245,7 +265,9 @@ pub fn loss_backward(
             for k in 0..n {
                 let row = &mixed_logits[sizes.mixed_logit(k, j, 0)..][..c];
                 let at = sizes.mixture(j, k);
-                let fit = log_likelihood(sizes, inputs.targets, i, row, forward.log_sum_exp[at]);
+                let lse = forward.log_sum_exp[at];
+                let log_p = |x: f64| if x == f64::NEG_INFINITY { 0.0 } else { x - lse };
+                let fit = log_likelihood(sizes, inputs.targets, i, row, log_p);
                 d_matrix[sizes.weight(j, i, k)] -= shares[at] * fit;
             }
         }
@@ -255,7 +277,20 @@ pub fn loss_backward(
         Reduction::AttentionWeighted => Some(mass_gradient(sizes, &forward, upstream)),
     };
     let through = mix_matrix_backward(sizes, inputs.weights, inputs.attention, &d_matrix, d_mass.as_deref())?;
-    Ok(LossGradient { logits, attention: through.attention })
+    let mut attention = through.attention;
+    for (at, d) in attention.iter_mut().flatten().enumerate() {
+        if position_loss(sizes, &forward, at % r).is_infinite() {
+            *d = 0.0;
+        }
+    }
+    Ok(LossGradient { logits, attention })
+}
+
+/// Σ_k q_k CE_k of position j.
+fn position_loss(sizes: &Sizes, forward: &Loss, j: usize) -> f64 {
+    let position = sizes.mixture(j, 0)..sizes.mixture(j, 0) + sizes.n;
+    let (shares, ce) = (&forward.shares[position.clone()], &forward.cross_entropy[position]);
+    shares.iter().zip(ce).map(|(&q, &ce)| times(q, ce)).sum()
 }
 
 /// G_k = q_k (t_k softmax(S̃_k) − Ỹ_k), the gradient of S̃ (n, r, c).
@@ -274,7 +309,7 @@ fn residual(
             let total: f64 = mixed_targets[sizes.mixed_logit(k, j, 0)..][..c].iter().sum();
             for class in 0..c {
                 let at = sizes.mixed_logit(k, j, class);
-                let p = (mixed_logits[at] - log_sum_exp[mixture]).exp();
+                let p = log_probability(mixed_logits[at], log_sum_exp[mixture]).exp();
                 residual[at] = shares[mixture] * (total * p - mixed_targets[at]);
             }
         }
@@ -293,7 +328,7 @@ fn mass_gradient(sizes: &Sizes, forward: &Loss, upstream: f64) -> Vec<f64> {
         if total == 0.0 {
             continue;
         }
-        let loss = mass.iter().zip(ce).map(|(s, ce)| s * ce).sum::<f64>() / total;
+        let loss = mass.iter().zip(ce).map(|(&s, &ce)| times(s, ce)).sum::<f64>() / total;
         for k in 0..n {
             gradient[sizes.mixture(j, k)] = upstream * (ce[k] - loss) / (r as f64 * total);
         }

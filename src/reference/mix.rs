@@ -1,12 +1,13 @@
 //! Mixing, equations (7) and (8), and its gradients.
 
-use super::{MixMatrix, Sizes, Targets, check, mix_matrix, mix_matrix_backward};
+use super::{MixMatrix, Sizes, Targets, check, mix_matrix, mix_matrix_backward, times};
 use crate::error::Result;
 
 /// Equation (7), Z̃ = Z M̂: Z̃_k = Σ_i M̂_ik Z_i at each position. With r = 1 and M̂ = Λ, equation (3).
 ///
 /// `features` Z (b, r, d), `matrix` M̂ (r, b, n). Gives Z̃ (n, r, d). Logits mix the same way, with c for d: the columns
-/// of M̂ sum to 1, so a linear classifier may come before mixing or after, bias included.
+/// of M̂ sum to 1, so a linear classifier may come before mixing or after, bias included. An example of weight 0 adds nothing, whatever
+/// its features.
 ///
 /// # Errors
 /// A size of 0 or another length.
@@ -30,7 +31,7 @@ pub fn mix_features(sizes: &Sizes, features: &[f64], matrix: &[f64]) -> Result<V
             for i in 0..b {
                 let m = matrix[sizes.weight(j, i, k)];
                 for ch in 0..d {
-                    mixed[sizes.mixed_feature(k, j, ch)] += m * features[sizes.feature(i, j, ch)];
+                    mixed[sizes.mixed_feature(k, j, ch)] += times(m, features[sizes.feature(i, j, ch)]);
                 }
             }
         }

@@ -161,6 +161,11 @@ pub enum Targets<'a> {
     Soft(&'a [f64]),
 }
 
+/// w·x, and 0 for w = 0 whatever x is: what has no weight adds nothing, though it be a class masked by −∞.
+fn times(w: f64, x: f64) -> f64 {
+    if w == 0.0 { 0.0 } else { w * x }
+}
+
 impl Targets<'_> {
     /// Y\[i, class\]: the soft target, or 1 at the label and 0 elsewhere.
     fn value(&self, sizes: &Sizes, i: usize, class: usize) -> f64 {

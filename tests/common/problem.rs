@@ -39,8 +39,9 @@ impl Problem {
     pub fn draw(rng: &mut ChaCha8Rng) -> Self {
         let pick = |rng: &mut ChaCha8Rng, from: &[usize]| *from.choose(rng).expect("not empty");
         let n = pick(rng, COLUMNS);
-        let mixing =
-            Mixing { n, generator: generator(rng), seed: rng.random(), step: rng.random_range(0..1 << 40) };
+        let mixing = Mixing { generator: generator(rng), ..Mixing::explicit(n) }
+            .seed(rng.random())
+            .step(rng.random_range(0..1 << 40));
         Self {
             b: pick(rng, EXAMPLES),
             r: pick(rng, POSITIONS),

@@ -4,7 +4,7 @@ use super::plan::{Plan, SUM_WORDS, Sums};
 use super::{Loss, LossInput};
 use crate::cpu::pack::write_position;
 use crate::cpu::slab::Source;
-use crate::cpu::workers::{Shared, Word};
+use crate::cpu::workers::{Shared, WideSums, Word};
 use crate::element::Element;
 use crate::problem::Reduction;
 use crate::view::{Layout, View};
@@ -48,28 +48,35 @@ impl Finish<'_> {
         let (source, upstream) = (self.source, self.upstream);
         self.results.par_chunks_exact_mut(splits * item).enumerate().for_each(|(j, position)| {
             let sums = position_sums(plan, position);
-            let scale = (plan.position_share(sums.mass) * upstream as f64) as f32;
+            let scale = plan.position_share(sums.mass) * f64::from(upstream);
             let (total, rest) = position.split_at_mut(item);
-            let total: &mut [f32] = bytemuck::cast_slice_mut(&mut total[SUM_WORDS..]);
-            for next in rest.chunks_exact(item) {
-                let next: &[f32] = bytemuck::cast_slice(&next[SUM_WORDS..]);
-                total.iter_mut().zip(next).for_each(|(sum, value)| *sum += value);
+            let wide = plan.attention_sum_words();
+            let (attention_sums, d_logits) = total[SUM_WORDS..].split_at_mut(wide);
+            let mut attention_sums = WideSums(attention_sums);
+            let d_logits: &mut [f32] = bytemuck::cast_slice_mut(d_logits);
+            for next in rest.chunks_exact_mut(item) {
+                let (next_attention, next) = next[SUM_WORDS..].split_at_mut(wide);
+                attention_sums.add_all(next_attention);
+                d_logits.iter_mut().zip(bytemuck::cast_slice(next)).for_each(|(sum, value)| *sum += value);
             }
-            let (attention_sums, d_logits) =
-                total.split_at(if plan.attention_gradient { 3 * plan.b } else { 0 });
             if let (Some((out, layout)), false) = (&logits, d_logits.is_empty()) {
                 // SAFETY: the output is borrowed for the whole call and this closure alone writes position j.
-                unsafe { write_position(d_logits, scale, *out, layout, j) };
+                unsafe { write_position(d_logits, finite(scale), *out, layout, j) };
             }
             if let (Some((out, layout)), Some(given)) = (&attention, &input.attention) {
                 let gradient = AttentionGradient { plan, source, given, j, scale, sums };
                 for i in 0..plan.b {
                     // SAFETY: as above.
-                    unsafe { out.set(layout.offset([i, j]), gradient.of(i, attention_sums)) };
+                    unsafe { out.set(layout.offset([i, j]), gradient.of(i, &attention_sums)) };
                 }
             }
         });
     }
+}
+
+/// A factor of gradients in f32. One past f32's range is the largest: zero times infinity were NaN.
+pub(super) fn finite(factor: f64) -> f32 {
+    (factor as f32).clamp(f32::MIN, f32::MAX)
 }
 
 fn position_sums(plan: &Plan, position: &[Word]) -> Sums {
@@ -81,25 +88,25 @@ struct AttentionGradient<'a> {
     source: &'a Source<'a>,
     given: &'a View<'a, f32, 2>,
     j: usize,
-    scale: f32,
+    scale: f64,
     sums: Sums,
 }
 
 impl AttentionGradient<'_> {
     /// da_i = scale 2^e (Σ_k (Λ_ik / s_k) (dM̂_ik − Σ_l M̂_lk dM̂_lk) + Σ_k Λ_ik (CE_k − around) − (L_j − around) Σ_k Λ_ik),
     /// the last two when the reduction weighs by s.
-    fn of(&self, i: usize, sums: &[f32]) -> f32 {
-        // A map without mass was replaced by the uniform one: a constant.
-        if (0..self.plan.r).all(|j| self.given.get([i, j]) == 0.0) {
+    fn of(&self, i: usize, sums: &WideSums<'_>) -> f32 {
+        // A map without mass is no variable; nor does a loss that is infinite have a slope.
+        if (0..self.plan.r).all(|j| self.given.get([i, j]) == 0.0) || self.sums.loss.is_infinite() {
             return 0.0;
         }
         let b = self.plan.b;
-        let mut sum = sums[i];
+        let mut sum = sums.get(i);
         if self.plan.reduction == Reduction::AttentionWeighted && self.sums.mass > 0.0 {
-            let loss = self.sums.loss / self.sums.mass - self.sums.around;
-            sum += sums[b + i] - loss as f32 * sums[2 * b + i];
+            let loss = self.sums.loss / self.sums.mass / self.sums.unit - self.sums.around;
+            sum += sums.get(b + i) - loss * sums.get(2 * b + i);
         }
         let power = self.source.attention.as_ref().map_or(1.0, |attention| attention.scale(self.j));
-        self.scale * sum * power
+        (self.scale * sum * self.sums.unit * f64::from(power)) as f32
     }
 }

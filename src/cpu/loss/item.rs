@@ -1,12 +1,13 @@
 //! One item of the loss: a position and a range of its columns, tile after tile.
 
+use super::masks::MaskedTile;
 use super::plan::{COLUMN_VALUES, Plan, SUM_WORDS, Sums};
 use super::tile::{self, Tile};
 use crate::cpu::attention_sums::AttentionSums;
 use crate::cpu::matmul::{Matrix, Write, matmul};
 use crate::cpu::pack::{read_position, write_position};
 use crate::cpu::slab::{Slab, Source, even_tiles};
-use crate::cpu::workers::{Carve, Shared, Word};
+use crate::cpu::workers::{Carve, Shared, WideSums, Word};
 use crate::cpu::{LossInput, Targets};
 use crate::element::Element;
 use crate::problem::Reduction;
@@ -20,13 +21,13 @@ pub(super) struct MixtureOutputs {
 }
 
 impl MixtureOutputs {
-    /// Writes the values of columns `ks` at position j, whose logits were taken less `offset`.
-    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32], offset: f32) {
+    /// Writes the values of columns `ks` at position j, whose logits were taken less an offset and divided by a unit.
+    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32], (offset, unit): (f32, f32)) {
         for (out, values, offset) in [(&self.ce, ce, 0.0), (&self.lse, lse, offset)] {
             let Some((out, layout)) = out else { continue };
             for (&k, &value) in ks.iter().zip(values) {
                 // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one item.
-                unsafe { out.set(layout.offset([j, k as usize]), value + offset) };
+                unsafe { out.set(layout.offset([j, k as usize]), value * unit + offset) };
             }
         }
     }
@@ -45,8 +46,30 @@ fn common_offset(logits: &[f32]) -> f32 {
     if near(low) && near(high) { middle } else { 0.0 }
 }
 
-/// CE of the mixture that has all examples alike, or nothing where it is not finite. `mean` is scratch for one value per class.
-fn even_mixture_loss(position: &[f32], labels: Option<&[u32]>, targets: &[f32], mean: &mut [f32]) -> f32 {
+/// Logits past this, 2^60, are taken by the [`UNIT`], so that no sum or product of theirs is infinite.
+const LARGE: f32 = (1u64 << 60) as f32;
+/// 2^68.
+const UNIT: f32 = (1u64 << 34) as f32 * (1u64 << 34) as f32;
+
+/// Takes the common offset off the logits of a position, and brings them to a scale on which f32 can sum them. Returns offset and unit.
+/// A masked class, −∞, becomes −0, which mixes as nothing and is told by its sign: no other zero is negative.
+fn moderate(position: &mut [f32]) -> (f32, f32) {
+    let offset = common_offset(position);
+    let masked = |s: f32| s == f32::NEG_INFINITY;
+    let largest = position.iter().map(|s| (s - offset).abs()).filter(|s| s.is_finite()).fold(0f32, f32::max);
+    let unit = if largest > LARGE { UNIT } else { 1.0 };
+    position.iter_mut().for_each(|s| *s = if masked(*s) { -0.0 } else { (*s - offset) / unit + 0.0 });
+    (offset, unit)
+}
+
+/// CE of the mixture that has all examples alike, in units, or nothing where it is not finite. `mean` is scratch for one value per class.
+fn even_mixture_loss(
+    position: &[f32],
+    unit: f32,
+    labels: Option<&[u32]>,
+    targets: &[f32],
+    mean: &mut [f32],
+) -> f32 {
     let c = mean.len();
     let share = c as f32 / position.len() as f32;
     mean.fill(0.0);
@@ -54,7 +77,7 @@ fn even_mixture_loss(position: &[f32], labels: Option<&[u32]>, targets: &[f32], 
         mean.iter_mut().zip(row).for_each(|(mean, s)| *mean += share * s);
     }
     let max = mean.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let lse = max + mean.iter().map(|s| (s - max).exp()).sum::<f32>().ln();
+    let lse = max + mean.iter().map(|s| ((s - max) * unit).exp()).sum::<f32>().ln() / unit;
     let ce: f32 = match labels {
         Some(labels) => labels.iter().map(|&y| lse - mean[y as usize]).sum(),
         None => {
@@ -78,10 +101,13 @@ pub(super) struct ItemRun<'a, 's> {
     mixed_targets: &'s mut [f32],
     /// dM̂ on the scale of the sums; (b, stride).
     d_matrix: &'s mut [f32],
-    /// S^j (b, c) less its offset.
+    /// S^j (b, c) less its offset, in units; see [`moderate`].
     position: &'s mut [f32],
     offset: f32,
-    /// CE of the even mixture, near which those of the columns lie.
+    unit: f32,
+    /// Whether classes are masked.
+    masked: bool,
+    /// CE of the even mixture, near which those of the columns lie, in units.
     around: f32,
     /// Y (b, c) of soft targets.
     targets: &'s mut [f32],
@@ -89,17 +115,17 @@ pub(super) struct ItemRun<'a, 's> {
     sums: &'s mut [Word],
     /// dS^j (b, c) before its scale.
     d_logits: &'s mut [f32],
-    attention_sums: &'s mut [f32],
+    attention_sums: WideSums<'s>,
 }
 
-/// A value for each column of the tile.
-struct ColumnValues<'s> {
-    lse: &'s mut [f32],
-    sum: &'s mut [f32],
-    fit: &'s mut [f32],
-    total: &'s mut [f32],
+/// A value for each column of the tile; lse, fit and CE in units.
+pub(super) struct ColumnValues<'s> {
+    pub lse: &'s mut [f32],
+    pub sum: &'s mut [f32],
+    pub fit: &'s mut [f32],
+    pub total: &'s mut [f32],
     entropy: &'s mut [f32],
-    ce: &'s mut [f32],
+    pub ce: &'s mut [f32],
     factor: &'s mut [f32],
     dot: &'s mut [f32],
 }
@@ -124,8 +150,8 @@ impl<'a, 's> ItemRun<'a, 's> {
         let values = ColumnValues { lse, sum, fit, total, entropy, ce, factor, dot };
         let position = carve.floats(b * c);
         read_position(&input.logits, j, position);
-        let offset = common_offset(position);
-        position.iter_mut().for_each(|s| *s -= offset);
+        let (offset, unit) = moderate(position);
+        let masked = position.iter().any(|s| *s == 0.0 && s.is_sign_negative());
         let targets = carve.floats(if plan.soft { b * c } else { 0 });
         let labels = match input.targets {
             Targets::Labels(labels) => Some(labels),
@@ -138,18 +164,18 @@ impl<'a, 's> ItemRun<'a, 's> {
             }
         };
         let around = match plan.attention_gradient {
-            true => even_mixture_loss(position, labels, targets, &mut logits[..c]),
+            true => even_mixture_loss(position, unit, labels, targets, &mut logits[..c]),
             false => 0.0,
         };
         let mut result = Carve::new(result);
         let sums = result.words(SUM_WORDS);
-        let attention_sums = result.floats(if plan.attention_gradient { 3 * b } else { 0 });
+        let attention_sums = result.words(plan.attention_sum_words());
         let d_logits = match plan.writes_directly() {
             true => carve.floats(b * c),
             false => result.floats(if plan.gradient { b * c } else { 0 }),
         };
         d_logits.fill(0.0);
-        attention_sums.fill(0.0);
+        attention_sums.fill(0);
         let columns = plan.columns(item % plan.splits);
         Self {
             plan,
@@ -163,12 +189,14 @@ impl<'a, 's> ItemRun<'a, 's> {
             d_matrix,
             position,
             offset,
+            unit,
+            masked,
             around,
             targets,
             values,
             sums,
             d_logits,
-            attention_sums,
+            attention_sums: WideSums(attention_sums),
         }
     }
 
@@ -184,13 +212,14 @@ impl<'a, 's> ItemRun<'a, 's> {
                 self.slab.draw(self.source, &panel, self.j, start, count);
                 sums = sums.plus(self.forward(count));
                 let ks = &panel.k()[start..start + count];
-                mixtures.write(self.j, ks, self.values.ce, self.values.lse, self.offset);
+                mixtures.write(self.j, ks, self.values.ce, self.values.lse, (self.offset, self.unit));
                 if self.plan.gradient {
                     self.backward(count);
                 }
             }
         }
         sums.around = self.around.into();
+        sums.unit = self.unit.into();
         sums.store(self.sums);
         sums
     }
@@ -216,21 +245,47 @@ impl<'a, 's> ItemRun<'a, 's> {
         let out = Matrix::rows(&mut *self.logits, c, count, stride);
         matmul(out, Write::Replace, Matrix::rows(&*self.position, b, c, c).transposed(), matrix);
         self.fit(count, width);
+        if self.masked {
+            self.masked_tile(count).apply();
+        }
         let values = &mut self.values;
         let logits = Tile { values: &mut *self.logits, stride, width };
-        tile::exponentials(logits, c, values.lse, values.sum);
-        let mut sums = Sums::default();
-        let weighted = self.plan.reduction == Reduction::AttentionWeighted;
+        tile::exponentials(logits, c, self.unit, values.lse, values.sum);
         for k in 0..count {
             values.ce[k] = values.total[k] * values.lse[k] - values.fit[k];
+        }
+        if self.masked {
+            self.masked_tile(count).finish();
+        }
+        let (values, mut sums) = (&mut self.values, Sums::default());
+        let (weighted, unit) = (self.plan.reduction == Reduction::AttentionWeighted, f64::from(self.unit));
+        for k in 0..count {
             let weight = if weighted { self.slab.mass[k] as f64 } else { 1.0 };
-            sums.loss += weight * values.ce[k] as f64;
+            // A mixture without weight counts for nothing, whatever its loss.
+            sums.loss += if weight > 0.0 { weight * values.ce[k] as f64 * unit } else { 0.0 };
             sums.mass += weight;
             if self.plan.kl {
                 sums.entropy += weight * values.entropy[k] as f64;
             }
         }
         sums
+    }
+
+    fn masked_tile(&mut self, count: usize) -> MaskedTile<'_, 's> {
+        let Plan { b, c, stride, .. } = *self.plan;
+        MaskedTile {
+            shape: [b, c, count],
+            stride,
+            position: self.position,
+            matrix: self.slab.matrix,
+            logits: self.logits,
+            labels: self.labels,
+            targets: self.targets,
+            mixed_targets: self.mixed_targets,
+            unit: self.unit,
+            values: &mut self.values,
+            d_matrix: self.d_matrix,
+        }
     }
 
     /// Σ Ỹ S̃ of every column, Σ Ỹ, and the entropy where it is asked for.
@@ -285,6 +340,8 @@ impl<'a, 's> ItemRun<'a, 's> {
             values.factor[k] = if weighted { self.slab.mass[k] } else { 1.0 } / values.sum[k];
         }
         if self.plan.attention_gradient {
+            // What is infinite counts for nothing here: the position has no gradient, or the mixture no weight.
+            values.ce[..count].iter_mut().filter(|ce| ce.is_infinite()).for_each(|ce| *ce = self.around);
             self.attention_backward(count);
         }
         let gradient = Matrix::rows(&*self.logits, c, count, stride);
@@ -300,13 +357,17 @@ impl<'a, 's> ItemRun<'a, 's> {
         let Plan { b, c, stride, .. } = *self.plan;
         let values = &mut self.values;
         for i in 0..b {
-            // −Σ_y Y_iy log p_yk = t_i lse_k − Σ_y Y_iy S̃_yk, of which the second part is here already.
+            // −Σ_y Y_iy log p_yk = t_i lse_k − Σ_y Y_iy S̃_yk, of which the second part is here already, and all of it where classes
+            // are masked.
             let total = match self.labels {
                 Some(_) => 1.0,
                 None => self.targets[i * c..][..c].iter().sum::<f32>(),
             };
             let row = self.d_matrix[i * stride..][..count].iter_mut().zip(&*values.lse).zip(&*values.sum);
-            row.for_each(|((d, lse), sum)| *d = (total * lse + *d) * sum);
+            match self.masked {
+                true => row.for_each(|((d, _), sum)| *d *= sum),
+                false => row.for_each(|((d, lse), sum)| *d = (total * lse + *d) * sum),
+            }
         }
         let gradient = Matrix::rows(&*self.logits, c, count, stride);
         let out = Matrix::rows(&mut *self.d_matrix, b, count, stride);
@@ -321,6 +382,6 @@ impl<'a, 's> ItemRun<'a, 's> {
             stride,
             count,
         };
-        sums.add_to(b, values.dot, self.attention_sums);
+        sums.add_to(b, values.dot, &mut self.attention_sums);
     }
 }

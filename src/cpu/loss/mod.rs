@@ -7,19 +7,20 @@
 
 mod finish;
 mod item;
+mod masks;
 mod plan;
 mod tile;
 
 use super::attention_scale::ScaledAttention;
 use super::slab::Source;
 use super::workers::{self, Carve, Shared, Word, for_each_item};
-use super::{LossInput, check_attention, check_weights, zeros, zeros_bytes};
+use super::{LossInput, Targets, check_attention, check_weights, zeros, zeros_bytes};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::problem::{LossOptions, Mixing, at_least_one, expect_shape};
 use crate::sampler::panel::Panel;
 use crate::view::{Layout, ViewMut};
-use finish::Finish;
+use finish::{Finish, finite};
 use item::{ItemRun, MixtureOutputs};
 use plan::Plan;
 
@@ -202,6 +203,7 @@ fn validate<T: Element>(
     Layout::contiguous([mixing.n, r, c]).count(OP, "the mixed logits (n, r, c)")?;
     workers::check_countable(OP, b, r, c)?;
     input.targets.validate(OP, b, c)?;
+    check_target_sums(&input.targets)?;
     check_attention(OP, input.attention.as_ref(), b, r)?;
     check_weights(OP, input.weights.as_ref())?;
     if let Some(logits) = &outputs.logits {
@@ -222,6 +224,23 @@ fn validate<T: Element>(
     Ok(())
 }
 
+/// Soft targets are near distributions; sums of arbitrary size would pass what f32 holds.
+fn check_target_sums(targets: &Targets<'_>) -> Result<()> {
+    let Targets::Soft(rows) = targets else { return Ok(()) };
+    let [b, c] = rows.shape();
+    for i in 0..b {
+        let sum: f64 = (0..c).map(|class| f64::from(rows.get([i, class]))).sum();
+        if sum > LARGEST_TARGET_SUM {
+            let (name, given) = (format!("the sum of targets[{i}, :]"), sum.to_string());
+            return Err(Error::Value { op: OP, name, given, rule: "at most 1e6" });
+        }
+    }
+    Ok(())
+}
+
+/// What the targets of an example may sum to.
+const LARGEST_TARGET_SUM: f64 = 1e6;
+
 fn run<T: Element>(
     plan: &Plan,
     mixing: &Mixing,
@@ -232,8 +251,10 @@ fn run<T: Element>(
 ) -> Loss {
     let mut carve = Carve::new(workspace);
     let attention_words = carve.words(plan.attention_words());
-    let attention =
-        input.attention.as_ref().map(|attention| ScaledAttention::new(attention, attention_words));
+    let attention = input
+        .attention
+        .as_ref()
+        .map(|attention| ScaledAttention::new(attention, mixing.empty_maps, attention_words));
     let source = Source::new(*mixing, plan.b, attention, input.weights);
     let results = carve.words(plan.items() * plan.item_words());
     let LossOutputs { mut logits, mut attention, mut per_mixture, mut log_sum_exp } = outputs;
@@ -248,7 +269,7 @@ fn run<T: Element>(
         let mut item = ItemRun::new(plan, &source, input, item, scratch, result);
         let sums = item.run(panel, &mixtures);
         if let (Some((out, layout)), true) = (&logits, plan.writes_directly()) {
-            let scale = (plan.position_share(sums.mass) * upstream as f64) as f32;
+            let scale = finite(plan.position_share(sums.mass) * f64::from(upstream));
             // SAFETY: the output is borrowed for this whole call; the item is its whole position.
             unsafe { item.write(scale, *out, layout) };
         }

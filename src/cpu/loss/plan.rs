@@ -4,7 +4,7 @@ use super::{LossInput, LossOutputs};
 use crate::cpu::Targets;
 use crate::cpu::attention_scale::ScaledAttention;
 use crate::cpu::slab::{Slab, row_stride};
-use crate::cpu::workers::{self, Word};
+use crate::cpu::workers::{self, WideSums, Word};
 use crate::element::Element;
 use crate::problem::{LossOptions, Mixing, Reduction};
 use crate::sampler::panel::Panel;
@@ -107,7 +107,12 @@ impl Plan {
     /// summed over items.
     pub fn item_words(&self) -> usize {
         let logits = if self.gradient && !self.writes_directly() { self.b * self.c } else { 0 };
-        SUM_WORDS + logits + if self.attention_gradient { 3 * self.b } else { 0 }
+        SUM_WORDS + logits + self.attention_sum_words()
+    }
+
+    /// Words of the three sums over columns that the gradient of attention needs for each example.
+    pub fn attention_sum_words(&self) -> usize {
+        if self.attention_gradient { WideSums::words(3 * self.b) } else { 0 }
     }
 
     pub fn attention_words(&self) -> usize {
@@ -130,8 +135,8 @@ impl Plan {
 
 /// Per-column values of a tile: lse, sum, fit, t, entropy, CE, factor, dot.
 pub(super) const COLUMN_VALUES: usize = 8;
-/// Words of an item's sums: four f64.
-pub(super) const SUM_WORDS: usize = 8;
+/// Words of an item's sums: five f64.
+pub(super) const SUM_WORDS: usize = 10;
 
 /// Σ over an item's columns, weighted by s_k or 1: of CE, of H(Ỹ), and of the weights.
 #[derive(Clone, Copy, Default)]
@@ -141,22 +146,25 @@ pub(super) struct Sums {
     pub mass: f64,
     /// What CE was summed relative to for the gradient of attention; the same for all items of a position.
     pub around: f64,
+    /// What the position's logits were divided by, a power of two: sums of attention's gradient and `around` are so many times too small.
+    pub unit: f64,
 }
 
 impl Sums {
     pub fn store(self, words: &mut [Word]) {
-        let values = [self.loss, self.entropy, self.mass, self.around];
-        bytemuck::cast_slice_mut::<Word, u8>(words)[..32].copy_from_slice(bytemuck::bytes_of(&values));
+        let values = [self.loss, self.entropy, self.mass, self.around, self.unit];
+        bytemuck::cast_slice_mut::<Word, u8>(words).copy_from_slice(bytemuck::bytes_of(&values));
     }
 
     pub fn load(words: &[Word]) -> Self {
-        let [loss, entropy, mass, around] =
-            bytemuck::pod_read_unaligned::<[f64; 4]>(&bytemuck::cast_slice::<Word, u8>(words)[..32]);
-        Self { loss, entropy, mass, around }
+        let [loss, entropy, mass, around, unit] =
+            bytemuck::pod_read_unaligned::<[f64; 5]>(bytemuck::cast_slice(&words[..SUM_WORDS]));
+        Self { loss, entropy, mass, around, unit }
     }
 
     pub fn plus(self, other: Self) -> Self {
-        let Self { loss, entropy, mass, around } = other;
-        Self { loss: self.loss + loss, entropy: self.entropy + entropy, mass: self.mass + mass, around }
+        let Self { loss, entropy, mass, around, unit } = other;
+        let (entropy, mass) = (self.entropy + entropy, self.mass + mass);
+        Self { loss: self.loss + loss, entropy, mass, around, unit }
     }
 }

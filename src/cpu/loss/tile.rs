@@ -72,14 +72,15 @@ pub(super) fn soft_fit_simd<'a, S: Simd>(
     }
 }
 
-/// Replaces S̃ by E = exp(S̃ − max); gives lse_k = log Σ exp S̃ and the sums Σ E.
-pub(super) fn exponentials(logits: Tile<'_>, classes: usize, lse: &mut [f32], sum: &mut [f32]) {
-    Arch::new().dispatch(Exponentials { logits, classes, lse, sum });
+/// Replaces S̃ by E = exp(S̃ − max); leaves lse_k = log Σ exp S̃ and the sums Σ E. S̃ and lse are in units of `unit`.
+pub(super) fn exponentials(logits: Tile<'_>, classes: usize, unit: f32, lse: &mut [f32], sum: &mut [f32]) {
+    Arch::new().dispatch(Exponentials { logits, classes, unit, lse, sum });
 }
 
 struct Exponentials<'a> {
     logits: Tile<'a>,
     classes: usize,
+    unit: f32,
     lse: &'a mut [f32],
     sum: &'a mut [f32],
 }
@@ -107,7 +108,8 @@ impl Exponentials<'_> {
     #[inline(always)]
     fn columns<S: Simd, const R: usize>(&mut self, simd: S, x: usize) {
         let width = R * S::F32_LANES;
-        let mut max = [simd.splat_f32s(f32::NEG_INFINITY); R];
+        // Not −∞, so that a column of masked classes alone comes to Σ E = 0.
+        let mut max = [simd.splat_f32s(f32::MIN); R];
         for class in 0..self.classes {
             let (row, _) = S::as_simd_f32s(&self.logits.row(class)[x..x + width]);
             for lane in 0..R {
@@ -118,14 +120,19 @@ impl Exponentials<'_> {
         for class in 0..self.classes {
             let (row, _) = S::as_mut_simd_f32s(&mut self.logits.row_mut(class)[x..x + width]);
             for lane in 0..R {
-                row[lane] = exp(simd, simd.sub_f32s(row[lane], max[lane]));
+                let mut below = simd.sub_f32s(row[lane], max[lane]);
+                if self.unit != 1.0 {
+                    below = simd.mul_f32s(below, simd.splat_f32s(self.unit));
+                }
+                row[lane] = exp(simd, below);
                 sum[lane] = simd.add_f32s(sum[lane], row[lane]);
             }
         }
         let (lse, _) = S::as_mut_simd_f32s(&mut self.lse[x..x + width]);
         let (sums, _) = S::as_mut_simd_f32s(&mut self.sum[x..x + width]);
         for lane in 0..R {
-            lse[lane] = simd.mul_add_f32s(log2(simd, sum[lane]), simd.splat_f32s(LN_2), max[lane]);
+            lse[lane] =
+                simd.mul_add_f32s(log2(simd, sum[lane]), simd.splat_f32s(LN_2 / self.unit), max[lane]);
             sums[lane] = sum[lane];
         }
     }

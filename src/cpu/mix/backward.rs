@@ -6,14 +6,15 @@ use crate::cpu::attention_sums::AttentionSums;
 use crate::cpu::matmul::{Matrix, Write, matmul};
 use crate::cpu::pack::{read_position, read_row, write_position};
 use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
-use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item};
+use crate::cpu::workers::{self, Carve, Shared, WideSums, Word, for_each_item};
 use crate::cpu::{zeros, zeros_bytes};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::problem::{Mixing, expect_shape};
 use crate::sampler::panel::{PANEL, Panel};
-use crate::view::{View, ViewMut};
+use crate::view::{Layout, View, ViewMut};
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The gradients of what mixing gave.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,10 @@ impl Plan {
         if self.features { self.cut.b * self.cut.d } else { 0 }
     }
 
+    fn attention_words(&self) -> usize {
+        if self.attention { WideSums::words(self.cut.b) } else { 0 }
+    }
+
     fn target_words(&self) -> usize {
         if self.targets { self.cut.b * self.cut.c } else { 0 }
     }
@@ -129,7 +134,7 @@ impl Plan {
     /// Words of an item's sums: dZ where it must be summed over items, Σ for da, its part of dY.
     fn item_words(&self) -> usize {
         let features = if self.cut.splits > 1 { self.feature_words() } else { 0 };
-        features + if self.attention { self.cut.b } else { 0 } + self.target_words()
+        features + self.attention_words() + self.target_words()
     }
 
     fn scratch_words(&self) -> usize {
@@ -168,43 +173,32 @@ pub fn mix_backward_into<T: Element>(
     let MixBackwardOutputs { mut features, mut targets, mut attention } = outputs;
     let mut carve = Carve::new(workers::words(OP, workspace, plan.words())?);
     let attention_words = carve.words(plan.cut.attention_words());
-    let scaled = input.attention.as_ref().map(|a| ScaledAttention::new(a, attention_words));
+    let scaled =
+        input.attention.as_ref().map(|a| ScaledAttention::new(a, mixing.empty_maps, attention_words));
     let source = Source::new(*mixing, plan.cut.b, scaled, input.weights);
     let item_words = plan.item_words();
     let results = carve.words(plan.cut.items() * item_words);
-    let shared = Shared::new(results);
+    let scratch = carve.rest();
     let d_features = features.as_mut().map(|view| {
         let layout = *view.layout();
         (Shared::new(view.data_mut()), layout)
     });
-    for_each_item(plan.cut.items(), workers::workers(plan.cut.items()), carve.rest(), |item, scratch| {
-        // SAFETY: results outlive this call, and each item writes its own.
-        let result = unsafe { shared.slice(item * item_words, item_words) };
-        let d_z = Item { plan: &plan, source: &source, input, gradients, item }.run(scratch, result);
-        if let (Some((out, layout)), 1) = (&d_features, plan.cut.splits) {
-            // SAFETY: the output is borrowed for the whole call; the item is its whole position.
-            unsafe { write_position(d_z, 1.0, *out, layout, item) };
-        }
-    });
-    if item_words == 0 {
-        return Ok(());
+    let mut call = Call { plan, source: &source, input, gradients, scale: 1.0, d_features };
+    if !call.run(results, scratch) {
+        // Sums of opposite infinities would be NaN.
+        call.scale = DOWN;
+        call.run(results, scratch);
     }
-    results.par_chunks_exact_mut(plan.cut.splits * item_words).enumerate().for_each(|(j, position)| {
-        let (total, rest) = position.split_at_mut(item_words);
-        let total: &mut [f32] = bytemuck::cast_slice_mut(total);
-        for next in rest.chunks_exact(item_words) {
-            let next: &[f32] = bytemuck::cast_slice(next);
-            total.iter_mut().zip(next).for_each(|(sum, value)| *sum += value);
-        }
-        if let (Some((out, layout)), true) = (&d_features, plan.cut.splits > 1) {
-            // SAFETY: the output is borrowed for the whole call; this closure alone writes position j.
-            unsafe { write_position(&total[..plan.feature_words()], 1.0, *out, layout, j) };
-        }
-    });
-    write_attention(&plan, &source, input, results, &mut attention);
-    sum_targets(&plan, results, &mut targets);
+    if item_words > 0 {
+        call.add_items(results);
+        call.write_attention(results, &mut attention);
+        call.sum_targets(results, &mut targets);
+    }
     Ok(())
 }
+
+/// What inputs and gradients are multiplied by where sums of their products would pass what f32 holds: 2^-88.
+const DOWN: f32 = 1.0 / ((1u64 << 44) as f32 * (1u64 << 44) as f32);
 
 fn check_gradients<T: Element>(
     plan: &Plan,
@@ -240,70 +234,122 @@ fn check_gradients<T: Element>(
     Ok(())
 }
 
-/// da_ij = 2^e_j Σ; nothing for a map without mass, which was replaced by a constant.
-fn write_attention<T: Element>(
-    plan: &Plan,
-    source: &Source<'_>,
-    input: &MixInput<'_, T>,
-    results: &[Word],
-    out: &mut Option<ViewMut<'_, f32, 2>>,
-) {
-    let (Some(out), Some(given), Some(scaled)) = (out, &input.attention, &source.attention) else { return };
-    let Cut { b, r, splits, .. } = plan.cut;
-    let at = if splits > 1 { plan.feature_words() } else { 0 };
-    for i in 0..b {
-        let replaced = (0..r).all(|j| given.get([i, j]) == 0.0);
-        for j in 0..r {
-            let sum = f32::from_bits(results[j * splits * plan.item_words() + at + i]);
-            out.set([i, j], if replaced { 0.0 } else { scaled.scale(j) * sum });
-        }
-    }
-}
-
-/// dY = Σ_j of the positions' parts, in order.
-fn sum_targets(plan: &Plan, results: &[Word], out: &mut Option<ViewMut<'_, f32, 2>>) {
-    let Some(out) = out else { return };
-    let (words, per_position) = (plan.item_words(), plan.item_words() * plan.cut.splits);
-    let start = words - plan.target_words();
-    for index in 0..plan.target_words() {
-        let parts = (0..plan.cut.r).map(|j| f32::from_bits(results[j * per_position + start + index]));
-        out.set([index / plan.cut.c, index % plan.cut.c], parts.sum());
-    }
-}
-
-struct Item<'a, T> {
-    plan: &'a Plan,
+/// A call at work.
+struct Call<'a, T> {
+    plan: Plan,
     source: &'a Source<'a>,
     input: &'a MixInput<'a, T>,
     gradients: &'a MixedGradients<'a, T>,
-    item: usize,
+    /// What inputs and gradients are multiplied by: 1 or [`DOWN`].
+    scale: f32,
+    d_features: Option<(Shared<T>, Layout<3>)>,
 }
 
-impl<T: Element> Item<'_, T> {
-    /// Runs the item and gives its dZ^j (b, d).
-    fn run<'s>(&self, scratch: &'s mut [Word], result: &'s mut [Word]) -> &'s [f32] {
+impl<T: Element> Call<'_, T> {
+    /// Runs all items; whether every sum is finite.
+    fn run(&self, results: &mut [Word], scratch: &mut [Word]) -> bool {
+        let (items, item_words) = (self.plan.cut.items(), self.plan.item_words());
+        let (shared, finite) = (Shared::new(results), AtomicBool::new(true));
+        for_each_item(items, workers::workers(items), scratch, |item, scratch| {
+            // SAFETY: results outlive this call, and each item writes its own.
+            let result = unsafe { shared.slice(item * item_words, item_words) };
+            let d_z = self.run_item(item, scratch, result, &finite);
+            if let (Some((out, layout)), 1) = (&self.d_features, self.plan.cut.splits) {
+                // SAFETY: the output is borrowed for the whole call; the item is its whole position.
+                unsafe { write_position(d_z, 1.0 / self.scale, *out, layout, item) };
+            }
+        });
+        finite.into_inner()
+    }
+
+    /// Adds up the items of each position, and writes dZ where they have parts of it.
+    fn add_items(&self, results: &mut [Word]) {
+        let (item_words, splits) = (self.plan.item_words(), self.plan.cut.splits);
+        let features = if splits > 1 { self.plan.feature_words() } else { 0 };
+        let attention = features..features + self.plan.attention_words();
+        results.par_chunks_exact_mut(splits * item_words).enumerate().for_each(|(j, position)| {
+            let (total, rest) = position.split_at_mut(item_words);
+            for next in rest.chunks_exact_mut(item_words) {
+                WideSums(&mut total[attention.clone()]).add_all(&mut next[attention.clone()]);
+                for part in [0..attention.start, attention.end..item_words] {
+                    let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut total[part.clone()]);
+                    let values: &[f32] = bytemuck::cast_slice(&next[part]);
+                    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                }
+            }
+            if let (Some((out, layout)), true) = (&self.d_features, splits > 1) {
+                let sums = bytemuck::cast_slice(&total[..features]);
+                // SAFETY: the output is borrowed for the whole call; this closure alone writes position j.
+                unsafe { write_position(sums, 1.0 / self.scale, *out, layout, j) };
+            }
+        });
+    }
+
+    /// da_ij = 2^e_j Σ; nothing for a map without mass, which is no variable.
+    fn write_attention(&self, results: &mut [Word], out: &mut Option<ViewMut<'_, f32, 2>>) {
+        let (Some(out), Some(given), Some(scaled)) = (out, &self.input.attention, &self.source.attention)
+        else {
+            return;
+        };
+        let Cut { b, r, splits, .. } = self.plan.cut;
+        let at = if splits > 1 { self.plan.feature_words() } else { 0 };
+        let unscale = f64::from(self.scale).powi(-2);
+        for i in 0..b {
+            let replaced = (0..r).all(|j| given.get([i, j]) == 0.0);
+            for j in 0..r {
+                let start = j * splits * self.plan.item_words() + at;
+                let sum = WideSums(&mut results[start..][..self.plan.attention_words()]).get(i);
+                let gradient = (f64::from(scaled.scale(j)) * unscale * sum) as f32;
+                out.set([i, j], if replaced { 0.0 } else { gradient });
+            }
+        }
+    }
+
+    /// dY = Σ_j of the positions' parts, in order.
+    fn sum_targets(&self, results: &[Word], out: &mut Option<ViewMut<'_, f32, 2>>) {
+        let Some(out) = out else { return };
+        let Plan { cut, .. } = self.plan;
+        let (words, per_position) = (self.plan.item_words(), self.plan.item_words() * cut.splits);
+        let start = words - self.plan.target_words();
+        for index in 0..self.plan.target_words() {
+            let parts = (0..cut.r).map(|j| f32::from_bits(results[j * per_position + start + index]));
+            out.set([index / cut.c, index % cut.c], parts.sum::<f32>() / self.scale);
+        }
+    }
+
+    /// Runs an item and returns its dZ^j (b, d), times the scale.
+    fn run_item<'s>(
+        &self,
+        item: usize,
+        scratch: &'s mut [Word],
+        result: &'s mut [Word],
+        finite: &AtomicBool,
+    ) -> &'s [f32] {
         let Cut { b, d, c, soft, tile, splits, .. } = self.plan.cut;
-        let (j, stride) = (self.item / splits, row_stride(tile));
+        let (j, stride) = (item / splits, row_stride(tile));
         let (mut carve, mut result) = (Carve::new(scratch), Carve::new(result));
         let panel_words = carve.words(Panel::WORDS);
         let mut slab = Slab::new(&mut carve, b, stride, self.plan.attention);
         let own = carve.floats(self.plan.feature_words());
         let d_z = if splits > 1 { result.floats(self.plan.feature_words()) } else { own };
-        let sums = result.floats(if self.plan.attention { b } else { 0 });
+        let sums = result.words(self.plan.attention_words());
         let d_y = result.floats(self.plan.target_words());
-        for zeroed in [&mut *d_z, &mut *sums, &mut *d_y] {
-            zeroed.fill(0.0);
-        }
+        d_z.fill(0.0);
+        d_y.fill(0.0);
+        sums.fill(0);
+        let mut sums = WideSums(sums);
         let z = carve.floats(b * d);
         read_position(&self.input.features, j, z);
         let y = carve.floats(if soft { b * c } else { 0 });
         read_targets(&self.input.targets, y);
+        self.bring_to_scale(z);
+        self.bring_to_scale(y);
         let d_mixed = carve.floats(stride * d);
         let d_mixed_targets = carve.floats(stride * c);
         let d_matrix = carve.floats(if self.plan.attention { b * stride } else { 0 });
         let [factor, dot] = [(); 2].map(|_| carve.floats(if self.plan.attention { stride } else { 0 }));
         factor.fill(1.0);
-        let columns = self.plan.cut.columns(self.item);
+        let columns = self.plan.cut.columns(item);
         for first in columns.clone().step_by(PANEL) {
             let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
             let width = even_tiles(panel.k().len(), tile);
@@ -312,6 +358,7 @@ impl<T: Element> Item<'_, T> {
                 let count = ks.len();
                 slab.draw(self.source, &panel, j, start, count);
                 read_columns(&self.gradients.features, ks, j, d_mixed);
+                self.bring_to_scale(&mut d_mixed[..count * d]);
                 let gradient = Matrix::rows(&*d_mixed, count, d, d);
                 let matrix = Matrix::rows(&*slab.matrix, b, count, stride);
                 if self.plan.features {
@@ -319,6 +366,7 @@ impl<T: Element> Item<'_, T> {
                 }
                 if let Some(targets) = &self.gradients.targets {
                     read_columns(targets, ks, j, d_mixed_targets);
+                    self.bring_to_scale(&mut d_mixed_targets[..count * c]);
                 }
                 let target_gradient = Matrix::rows(&*d_mixed_targets, count, c, c);
                 if self.plan.targets {
@@ -342,10 +390,20 @@ impl<T: Element> Item<'_, T> {
                     stride,
                     count,
                 };
-                tile_sums.add_to(b, dot, sums);
+                tile_sums.add_to(b, dot, &mut sums);
             }
         }
+        let mut wide = (0..self.plan.attention_words() / 2).map(|i| sums.get(i));
+        if !(d_z.iter().chain(&*d_y).all(|x| x.is_finite()) && wide.all(f64::is_finite)) {
+            finite.store(false, Ordering::Relaxed);
+        }
         d_z
+    }
+
+    fn bring_to_scale(&self, values: &mut [f32]) {
+        if self.scale != 1.0 {
+            values.iter_mut().for_each(|x| *x *= self.scale);
+        }
     }
 
     /// dM̂ += Yᵀ dỸ.
@@ -358,7 +416,7 @@ impl<T: Element> Item<'_, T> {
         };
         for (row, &label) in d_matrix.chunks_exact_mut(stride).zip(labels) {
             let classes = gradient.values.chunks_exact(c).map(|dy| dy[label as usize]);
-            row[..count].iter_mut().zip(classes).for_each(|(d, dy)| *d += dy);
+            row[..count].iter_mut().zip(classes).for_each(|(d, dy)| *d += dy * self.scale);
         }
     }
 }

@@ -106,8 +106,10 @@ pub fn mix_forward_into<T: Element>(
         expect_shape(OP, "the mixed targets", targets.shape(), [cut.n, cut.r, cut.c])?;
     }
     let mut carve = Carve::new(workers::words(OP, workspace, words(&cut))?);
-    let attention =
-        input.attention.as_ref().map(|a| ScaledAttention::new(a, carve.words(cut.attention_words())));
+    let attention = input
+        .attention
+        .as_ref()
+        .map(|a| ScaledAttention::new(a, mixing.empty_maps, carve.words(cut.attention_words())));
     let source = Source::new(*mixing, cut.b, attention, input.weights);
     let features = (Shared::new(outputs.features.data_mut()), *outputs.features.layout());
     let targets =
@@ -142,6 +144,7 @@ impl<T: Element> Item<'_, T> {
         let y = carve.floats(if soft { b * c } else { 0 });
         read_targets(&self.input.targets, y);
         let mixed = carve.floats(row_stride(tile) * d.max(c));
+        let (largest_feature, largest_target) = (largest(z), largest(y));
         let columns = self.cut.columns(self.item);
         for first in columns.clone().step_by(PANEL) {
             let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
@@ -156,6 +159,7 @@ impl<T: Element> Item<'_, T> {
                     matrix,
                     Matrix::rows(&*z, b, d, d),
                 );
+                bound(&mut mixed[..ks.len() * d], largest_feature);
                 write_mixed(mixed, ks, j, features);
                 let Some(targets) = targets else { continue };
                 match labels(&self.input.targets) {
@@ -163,11 +167,24 @@ impl<T: Element> Item<'_, T> {
                     None => {
                         let out = Matrix::rows(&mut *mixed, ks.len(), c, c);
                         matmul(out, Write::Replace, matrix, Matrix::rows(&*y, b, c, c));
+                        bound(&mut mixed[..ks.len() * c], largest_target);
                     }
                 }
                 write_mixed(mixed, ks, j, targets);
             }
         }
+    }
+}
+
+/// The largest magnitude.
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0f32, |largest, x| largest.max(x.abs()))
+}
+
+/// Keeps mixtures of values near the end of f32 within the largest of them, where rounding would carry them past it.
+fn bound(mixed: &mut [f32], largest: f32) {
+    if largest.is_finite() && largest > f32::MAX / 2.0 {
+        mixed.iter_mut().for_each(|x| *x = x.clamp(-largest, largest));
     }
 }
 

@@ -39,7 +39,7 @@ pub struct MixInput<'a, T> {
     pub features: View<'a, T, 3>,
     /// Targets to be mixed with the same weights, or none.
     pub targets: Option<MixTargets<'a>>,
-    /// a (b, r), not negative; or none for M̂ = Λ.
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<View<'a, f32, 2>>,
     /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised.
     pub weights: Option<View<'a, f32, 3>>,
