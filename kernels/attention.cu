@@ -17,7 +17,9 @@
 //          -DLAYOUT= 0: channels contiguous, every row of Z, dZ and W on a 16-byte boundary, d a multiple of 16 bytes;
 //                    1: any strides, lanes along channels;   2: any strides, lanes along positions (NCHW)
 //
+// Scores that f32 does not hold, of very large or very small features, are taken anew from features and query times powers of two.
 // Deterministic: a score, a query and a gradient are each summed by one warp or thread in a fixed order.
+#include "math.cuh"
 #include "reduce.cuh"
 
 struct AttentionParams {
@@ -40,20 +42,7 @@ constexpr u32 THREADS = 256, WARPS = 8;
 constexpr u32 SPAN = 1024; // channels whose queries are held at a time
 constexpr u32 PER = LAYOUT == 0 ? PER_PACK<ELEMENT> : 1;
 
-struct Example {
-    const AttentionParams &p;
-    u32 i;
-
-    __device__ __forceinline__ const ELEMENT *feature(u32 j, u32 x) const {
-        return p.features + i * p.example + j * p.position + x * (LAYOUT == 0 ? 1 : p.channel);
-    }
-    __device__ __forceinline__ ELEMENT *d_feature(u32 j, u32 x) const {
-        return p.d_features + i * p.d_example + j * p.d_position + x * (LAYOUT == 0 ? 1 : p.d_channel);
-    }
-    __device__ __forceinline__ float *score(u32 j) const { return p.scores + u64(i) * p.r + j; }
-};
-
-// PER neighbouring channels at once.
+// PER neighbouring channels.
 __device__ __forceinline__ void load_channels(float (&x)[PER], const ELEMENT *from) {
     if constexpr (LAYOUT == 0) {
         const Pack pack = load_pack(from);
@@ -64,6 +53,32 @@ __device__ __forceinline__ void load_channels(float (&x)[PER], const ELEMENT *fr
         x[0] = to_float(*from);
     }
 }
+
+struct Example {
+    const AttentionParams &p;
+    u32 i;
+    float feature_scale, query_scale; // powers of two, mostly 1; the same without a classifier
+
+    __device__ __forceinline__ const ELEMENT *feature(u32 j, u32 x) const {
+        return p.features + i * p.example + j * p.position + x * (LAYOUT == 0 ? 1 : p.channel);
+    }
+    __device__ __forceinline__ float scaled_feature(u32 j, u32 x) const { return to_float(*feature(j, x)) * feature_scale; }
+    // PER neighbouring channels at once.
+    __device__ __forceinline__ void scaled_features(float (&z)[PER], u32 j, u32 x) const {
+        load_channels(z, feature(j, x));
+#pragma unroll
+        for (u32 e = 0; e < PER; ++e) z[e] *= feature_scale;
+    }
+    // The classifier's row for the example's label, with CAM; null where that is no class.
+    __device__ __forceinline__ const ELEMENT *row() const {
+        const u32 label = p.labels[i];
+        return label < p.c ? p.rows + label * p.row : nullptr;
+    }
+    __device__ __forceinline__ ELEMENT *d_feature(u32 j, u32 x) const {
+        return p.d_features + i * p.d_example + j * p.d_position + x * (LAYOUT == 0 ? 1 : p.d_channel);
+    }
+    __device__ __forceinline__ float *score(u32 j) const { return p.scores + u64(i) * p.r + j; }
+};
 
 __device__ __forceinline__ void store_channels(ELEMENT *to, const float (&x)[PER]) {
     if constexpr (LAYOUT == 0) {
@@ -85,7 +100,7 @@ __device__ __forceinline__ void sum_positions(const Example &example, const floa
         for (u32 x = begin + threadIdx.x / 32; x < end; x += WARPS) {
             float sum = 0.0f;
             for (u32 j = lane_id(); j < r; j += 32)
-                sum = __fmaf_rn(weights ? weights[j] : 1.0f, to_float(*example.feature(j, x)), sum);
+                sum = __fmaf_rn(weights ? weights[j] : 1.0f, example.scaled_feature(j, x), sum);
             sum = warp_sum(sum);
             if (lane_id() == 0) out[x - begin] = sum * factor;
         }
@@ -94,7 +109,7 @@ __device__ __forceinline__ void sum_positions(const Example &example, const floa
             float sum[PER] = {};
             for (u32 j = 0; j < r; ++j) {
                 float z[PER];
-                load_channels(z, example.feature(j, x));
+                example.scaled_features(z, j, x);
                 const float w = weights ? weights[j] : 1.0f;
 #pragma unroll
                 for (u32 e = 0; e < PER; ++e) sum[e] = __fmaf_rn(w, z[e], sum[e]);
@@ -111,11 +126,9 @@ __device__ __forceinline__ void make_query(const Example &example, u32 begin, u3
     if constexpr (QUERY == 0) {
         sum_positions(example, nullptr, begin, end, 1.0f / float(example.p.r), query);
     } else {
-        const u32 label = example.p.labels[example.i];
-        const bool exists = label < example.p.c;
-        const ELEMENT *row = example.p.rows + (exists ? label : 0) * example.p.row;
+        const ELEMENT *row = example.row();
         for (u32 x = begin + threadIdx.x; x < end; x += THREADS)
-            query[x - begin] = exists ? to_float(row[x * example.p.row_channel]) : 0.0f;
+            query[x - begin] = row ? to_float(row[x * example.p.row_channel]) * example.query_scale : 0.0f;
     }
     __syncthreads();
 }
@@ -130,7 +143,7 @@ __device__ __forceinline__ void add_scores(const Example &example, const float *
             float sum = 0.0f;
             if (j < r)
                 for (u32 x = begin + warp; x < end; x += WARPS)
-                    sum = __fmaf_rn(query[x - begin], to_float(*example.feature(j, x)), sum);
+                    sum = __fmaf_rn(query[x - begin], example.scaled_feature(j, x), sum);
             parts[warp][lane_id()] = sum;
             __syncthreads();
             if (warp == 0 && j < r) {
@@ -144,7 +157,7 @@ __device__ __forceinline__ void add_scores(const Example &example, const float *
             float sum = 0.0f;
             for (u32 x = begin + lane_id() * PER; x < end; x += 32 * PER) {
                 float z[PER];
-                load_channels(z, example.feature(j, x));
+                example.scaled_features(z, j, x);
 #pragma unroll
                 for (u32 e = 0; e < PER; ++e) sum = __fmaf_rn(query[x - begin + e], z[e], sum);
             }
@@ -168,17 +181,21 @@ __device__ __forceinline__ void make_scores(const Example &example, float *query
 struct Normaliser {
     float largest, total;
     u32 r;
+    double unscale; // scores are 1 / unscale of what they should be; ReLU + l1 does not see it
 
     // A NaN stays one.
     __device__ __forceinline__ float weight(float t) const {
-        return NORMALISE == 0 ? (t < 0.0f ? 0.0f : t) : expf(t - largest);
+        if (NORMALISE == 0) return t < 0.0f ? 0.0f : t;
+        return expf(unscale == 1.0 ? t - largest : float(double(t - largest) * unscale));
     }
+    // Whether f32 held all that mattered of the scores.
+    __device__ __forceinline__ bool holds() const { return total > 1e-30f && total < 1e30f; }
     __device__ __forceinline__ float map(float t) const { return total == 0.0f ? 1.0f / float(r) : weight(t) / total; }
 };
 
 __device__ __forceinline__ Normaliser make_normaliser(const Example &example, float *scratch) {
     const u32 r = example.p.r;
-    Normaliser normaliser = {0.0f, 0.0f, r};
+    Normaliser normaliser = {0.0f, 0.0f, r, 1.0 / (double(example.feature_scale) * example.query_scale)};
     if constexpr (NORMALISE == 1) {
         float largest = -__int_as_float(0x7f800000);
         for (u32 j = threadIdx.x; j < r; j += THREADS) largest = nan_max(largest, *example.score(j));
@@ -190,19 +207,42 @@ __device__ __forceinline__ Normaliser make_normaliser(const Example &example, fl
     return normaliser;
 }
 
+// Scales that bring the largest feature and the largest of the query into [1, 2).
+__device__ __forceinline__ void rescale(Example &example, float *scratch) {
+    const AttentionParams &p = example.p;
+    float largest = 0.0f;
+    for (u64 at = threadIdx.x; at < u64(p.r) * p.d; at += THREADS)
+        largest = fmaxf(largest, fabsf(to_float(*example.feature(u32(at / p.d), u32(at % p.d)))));
+    example.feature_scale = example.query_scale = power_to_one(block_max<WARPS>(largest, scratch));
+    if constexpr (QUERY == 1) {
+        largest = 0.0f;
+        const ELEMENT *row = example.row();
+        for (u32 x = threadIdx.x; x < p.d && row; x += THREADS) largest = fmaxf(largest, fabsf(to_float(row[x * p.row_channel])));
+        example.query_scale = power_to_one(block_max<WARPS>(largest, scratch));
+    }
+}
+
+// All scores of the example and what makes a map of them; on scales where f32 does not hold them without.
+__device__ __forceinline__ Normaliser make_map(Example &example, float *query, float (*parts)[32]) {
+    make_scores(example, query, parts);
+    Normaliser normaliser = make_normaliser(example, parts[0]);
+    if (normaliser.holds()) return normaliser;
+    rescale(example, parts[0]);
+    make_scores(example, query, parts);
+    return make_normaliser(example, parts[0]);
+}
+
 extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_forward(const __grid_constant__ AttentionParams p) {
     __shared__ __align__(16) float query[SPAN];
     __shared__ float parts[WARPS][32];
-    const Example example = {p, blockIdx.x};
-    make_scores(example, query, parts);
-    const Normaliser normaliser = make_normaliser(example, parts[0]);
+    Example example = {p, blockIdx.x, 1.0f, 1.0f};
+    const Normaliser normaliser = make_map(example, query, parts);
     for (u32 j = threadIdx.x; j < p.r; j += THREADS) p.maps[u64(example.i) * p.r + j] = normaliser.map(*example.score(j));
 }
 
 // Turns scores into their gradients, in place.
-__device__ __forceinline__ void make_score_gradients(const Example &example, float *scratch) {
+__device__ __forceinline__ void make_score_gradients(const Example &example, const Normaliser &normaliser, float *scratch) {
     const AttentionParams &p = example.p;
-    const Normaliser normaliser = make_normaliser(example, scratch);
     const float *d_map = p.d_maps + u64(example.i) * p.r;
     float mean = 0.0f;
     for (u32 j = threadIdx.x; j < p.r; j += THREADS) mean = __fmaf_rn(normaliser.map(*example.score(j)), d_map[j], mean);
@@ -214,16 +254,25 @@ __device__ __forceinline__ void make_score_gradients(const Example &example, flo
     __syncthreads();
 }
 
+// What brings dZ and du back from the scales: scores of ReLU + l1 are divided by their sum, which is on both.
+__device__ __forceinline__ float unscale_features(const Example &example) {
+    return NORMALISE == 0 ? example.feature_scale : 1.0f / example.query_scale;
+}
+__device__ __forceinline__ float unscale_query(const Example &example) {
+    return NORMALISE == 0 ? example.query_scale : 1.0f / example.feature_scale;
+}
+
 // dz_jx = dt_j u_x + share_x for the channels begin .. end.
 __device__ __forceinline__ void write_gradients(const Example &example, const float *query, const float *share, u32 begin,
                                                 u32 end) {
     const u32 width = (end - begin) / PER;
-    for (u32 at = threadIdx.x; at < width * example.p.r; at += THREADS) {
-        const u32 j = LAYOUT == 2 ? at % example.p.r : at / width, x = (LAYOUT == 2 ? at / example.p.r : at % width) * PER;
+    for (u64 at = threadIdx.x; at < u64(width) * example.p.r; at += THREADS) {
+        const u32 j = u32(LAYOUT == 2 ? at % example.p.r : at / width);
+        const u32 x = u32(LAYOUT == 2 ? at / example.p.r : at % width) * PER;
         float d[PER];
 #pragma unroll
         for (u32 e = 0; e < PER; ++e)
-            d[e] = __fmaf_rn(*example.score(j), query[x + e], QUERY == 0 ? share[x + e] : 0.0f);
+            d[e] = __fmaf_rn(*example.score(j), query[x + e], QUERY == 0 ? share[x + e] : 0.0f) * unscale_features(example);
         store_channels(example.d_feature(j, begin + x), d);
     }
 }
@@ -231,16 +280,16 @@ __device__ __forceinline__ void write_gradients(const Example &example, const fl
 extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_backward(const __grid_constant__ AttentionParams p) {
     __shared__ __align__(16) float query[SPAN], share[SPAN];
     __shared__ float parts[WARPS][32];
-    const Example example = {p, blockIdx.x};
-    make_scores(example, query, parts);
-    make_score_gradients(example, parts[0]);
+    Example example = {p, blockIdx.x, 1.0f, 1.0f};
+    const Normaliser normaliser = make_map(example, query, parts);
+    make_score_gradients(example, normaliser, parts[0]);
     for (u32 begin = 0; begin < p.d; begin += SPAN) {
         const u32 end = min(begin + SPAN, p.d);
         make_query(example, begin, end, query);
         sum_positions(example, example.score(0), begin, end, QUERY == 0 ? 1.0f / float(p.r) : 1.0f, share);
         __syncthreads();
         if constexpr (QUERY == 1)
-            for (u32 x = begin + threadIdx.x; x < end; x += THREADS) p.d_queries[u64(example.i) * p.d + x] = share[x - begin];
+            for (u32 x = begin + threadIdx.x; x < end; x += THREADS) p.d_queries[u64(example.i) * p.d + x] = share[x - begin] * unscale_query(example);
         write_gradients(example, query, share, begin, end);
     }
 }

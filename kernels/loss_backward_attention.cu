@@ -8,7 +8,8 @@
 //   da_i = S_i . (sum_k Lambda_ik v_k (t_k p_k - Y~_k)) - Y_i . (sum_k Lambda_ik v_k log p_k) + sum_k Lambda_ik x_k
 //
 // so that no matrix of examples by columns has to exist: m_k, which goes into x_k, comes from loss_forward. All of it in f32, whatever
-// the logits are, since leading digits cancel.
+// the logits are, since leading digits cancel. Factors of columns are 2^-32 of what they should be until the last sum, which is in f64:
+// 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss is infinite.
 //
 // kernel `loss_backward_attention`   after loss_forward with `statistics` and MATH 0 for the same chunk of columns
 // grid     x = r * ceil(b / 64) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split
@@ -33,6 +34,8 @@ struct LossAttentionParams {
 };
 static_assert(sizeof(LossAttentionParams) == 232, "mirrored by the host");
 
+constexpr float DOWN = 2.3283064365386963e-10f; // 2^-32
+
 // Of each column of the span, behind the residual's shared memory: v, x, and 1 where the column's mass counts in the reduction.
 struct Factors {
     float *v, *x, *counts;
@@ -49,11 +52,11 @@ __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const
     if (own >= SPAN) return;
     const float *from = p.in.statistics + i64(position) * STATISTICS * p.in.statistics_stride + k;
     const auto statistic = [&](u32 which) { return k < p.in.columns ? from[which * p.in.statistics_stride] : 0.0f; };
-    const float over_mass = statistic(OVER_MASS), v = statistic(SHARE) * over_mass;
+    const float over_mass = statistic(OVER_MASS), v = statistic(SHARE) * (over_mass * DOWN);
     const bool counts = p.weighed && over_mass > 0.0f;
     factors.v[own] = v;
-    factors.x[own] = over_mass > 0.0f ? (counts ? statistic(LOSS) : 0.0f) - v * statistic(MEAN) : 0.0f;
-    factors.counts[own] = counts ? 1.0f : 0.0f;
+    factors.x[own] = over_mass > 0.0f ? (counts ? statistic(LOSS) * DOWN : 0.0f) - v * statistic(MEAN) : 0.0f;
+    factors.counts[own] = counts ? DOWN : 0.0f;
 }
 
 // v (t p - Y~) in place of s, and v log p in place of y.
@@ -69,8 +72,9 @@ __device__ __forceinline__ void make_residuals(const ResidualShared &shared, con
             for (u32 q = 0; q < 4; ++q)
                 if (lane_row(x, q) == m) {
                     const float log2_p = __fmaf_rn(s[x][q], LOG2_E, -log2_sum);
+                    const bool masked = s[x][q] == -__int_as_float(0x7f800000);
                     s[x][q] = v > 0.0f ? v * __fmaf_rn(total, fast_exp2(log2_p), -y[x][q]) : 0.0f;
-                    y[x][q] = v > 0.0f ? v * (log2_p * LN_2) : 0.0f;
+                    y[x][q] = v > 0.0f && !masked ? v * (log2_p * LN_2) : 0.0f;
                 }
     }
 }
@@ -113,7 +117,8 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
             for (u32 q = 0; q < 4; ++q) {
                 const u32 channel = work.channel + class_of(half, q), x = 2 * m + half;
                 if (i >= p.in.b || channel >= logits.channels) continue;
-                sum = __fmaf_rn(to_float(row[i64(channel) * logits.channel]), g[x][q], sum);
+                const float s = to_float(row[i64(channel) * logits.channel]);
+                sum = __fmaf_rn(s == -__int_as_float(0x7f800000) ? 0.0f : s, g[x][q], sum);
                 sum = __fmaf_rn(-target(p.in, i, channel), h[x][q], sum);
             }
         sum = row_sum(sum);
@@ -177,6 +182,7 @@ extern "C" __global__ void __launch_bounds__(256) loss_backward_attention_sum(co
     }
     const double mass = p.sums[3 * j + 2], mean = mass > 0.0 ? p.sums[3 * j] / mass : 0.0;
     const double upstream = p.upstream ? double(p.factor) * *p.upstream : p.factor;
-    const double gradient = (products - mean * counted) * (p.shares[j] * p.scales[j] * upstream);
-    p.out[i64(i) * p.example + i64(j) * p.position] = p.live[i] ? float(gradient) : 0.0f;
+    const double gradient = (products - mean * counted) / DOWN * (p.shares[j] * p.scales[j] * upstream);
+    const bool varies = p.live[i] && fabs(p.sums[3 * j]) != double(__int_as_float(0x7f800000));
+    p.out[i64(i) * p.example + i64(j) * p.position] = varies ? float(gradient) : 0.0f;
 }

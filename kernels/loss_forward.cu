@@ -279,6 +279,14 @@ __device__ __forceinline__ void draw(const Warp &warp, Mass (&mass)[2]) {
     if (p.matrix) store_matrix(warp);
 }
 
+// M_ik of one of the warp's columns, as logits are mixed with it; zero past the last column.
+__device__ __forceinline__ float weight_of(const Warp &warp, u32 column, u32 i) {
+    const LossForwardParams &p = warp.p;
+    if constexpr (!STORED) return to_float(from_float<Number>(warp.slab[column * SLAB_PITCH + i]));
+    if (column >= columns_of(warp)) return 0.0f;
+    return to_float(p.matrix[i64(warp.j) * p.matrix_position + i64(warp.column + column) * p.matrix_column + i]);
+}
+
 __device__ __forceinline__ void write(const PerMixture &out, u32 j, u32 k, float value) {
     if (out.data) out.data[i64(j) * out.position + i64(k) * out.column] = value;
 }
@@ -344,6 +352,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS) loss_forwar
     for (u32 tile = 0; tile < tiles; ++tile) {
         float s[8][4] = {}, y[8][4] = {};
         sum_tile(warp, fragments, s, y, turn, tile, tiles);
+        mend(s, p.logits, warp.j, tile * TILE, p.sampler.b, [&](u32 row, u32 i) { return weight_of(warp, row, i); });
         rows.add(s, y, p.logits.channels - tile * TILE, p.entropies);
     }
     park_results(warp, rows, mass);

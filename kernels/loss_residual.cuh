@@ -227,6 +227,11 @@ __device__ __forceinline__ void sum_columns(const LossInput &in, const ResidualS
         else
             add_labels(shared);
     }
+    const u32 first = column + threadIdx.x / 32 * 16;
+    mend(s, in.logits, work.position, work.channel, in.b, [&](u32 row, u32 i) {
+        const Number *from = in.matrix.data + i64(work.position) * in.matrix.position + i64(first + row) * in.matrix.row;
+        return first + row < in.columns ? to_float(from[i]) : 0.0f;
+    });
     __syncthreads();
     if constexpr (!SECOND_PRODUCT)
         load_tile<PITCH>(y, reinterpret_cast<float *>(shared.targets) + threadIdx.x / 32 * 16 * PITCH);

@@ -3,6 +3,7 @@
 // For logits s and targets y of one column, over the classes seen so far:
 //   sum = sum 2^(s log2 e - scale)     expected = sum s 2^(s log2 e - scale)     scale = log2 e * the largest s
 //   fit = sum y s                      total = sum y                           entropy = - sum y log2 y
+// A masked class, s = -inf, has probability 0; 0 * -inf is 0 in all of these.
 // Lanes that share a row keep sums of their own classes; `finish` adds them.
 //
 // Only the gradient of attention asks for `expected`, and it is taken in f32: an exact product costs so much more than the sum that
@@ -16,6 +17,9 @@
 constexpr bool ADDS_TARGETS = TARGETS == SOFT_ROWS || is_16_bit<Number>;
 constexpr bool EXPECTS = MATH == EXACT;
 
+// Below the scale of any logit, and finite: the sum over masked classes alone is 0, not NaN.
+constexpr float LOWEST_SCALE = -3e38f;
+
 // What a column comes to.
 struct ColumnResult {
     float log2_sum, log_sum, loss, total, entropy, mean;
@@ -27,7 +31,7 @@ struct Rows {
     __device__ __forceinline__ Rows() {
 #pragma unroll
         for (u32 m = 0; m < LANE_ROWS; ++m) {
-            scale[m] = -__int_as_float(0x7f800000);
+            scale[m] = LOWEST_SCALE;
             sum[m] = expected[m] = fit[m] = total[m] = entropy[m] = 0.0f;
         }
     }
@@ -62,7 +66,7 @@ struct Rows {
 #pragma unroll
             for (u32 q = 0; q < 4; ++q) {
                 const u32 m = lane_row(x, q);
-                fit[m] = __fmaf_rn(y[x][q], s[x][q], fit[m]);
+                if (y[x][q] != 0.0f) fit[m] = __fmaf_rn(y[x][q], s[x][q], fit[m]);
                 if constexpr (ADDS_TARGETS) total[m] += y[x][q];
             }
     }
@@ -101,13 +105,15 @@ struct Rows {
     __device__ __forceinline__ ColumnResult finish(u32 m) const {
         const float all = row_sum(sum[m]), fits = row_sum(fit[m]);
         ColumnResult result;
-        // The largest term is 1 but for rounding; NaN stays NaN.
+        // The largest term is 1 but for rounding; NaN stays NaN, and 0 stays 0: the gradient is not to subtract an infinity.
         result.log2_sum = all > 0.5f ? scale[m] + log2_of(all) : all;
         result.log_sum = __fmul_rn(result.log2_sum, LN_2);
         result.total = ADDS_TARGETS ? row_sum(total[m]) : 1.0f;
         result.loss = __fmaf_rn(result.total, result.log_sum, -fits);
+        if (all == 0.0f) result.log_sum = -__int_as_float(0x7f800000);
         result.entropy = row_sum(entropy[m]) * LN_2;
-        result.mean = EXPECTS ? __fmaf_rn(result.total, row_sum(expected[m]) / all, result.loss - fits) : 0.0f;
+        const float mean = EXPECTS ? row_sum(expected[m]) / all : 0.0f;
+        result.mean = EXPECTS && all != 0.0f ? __fmaf_rn(result.total, mean, result.loss - fits) : 0.0f;
         return result;
     }
 };

@@ -110,6 +110,35 @@ __device__ __forceinline__ void stage_rows(Number *to, const Matrix<const From> 
 __device__ __forceinline__ u32 first_row() { return lane_id() / (MATH == EXACT ? 8 : 4); }
 constexpr u32 ROW_STEP = MATH == EXACT ? 4 : 8;
 
+// Zero times the -inf of a masked class is NaN: sums that met it are taken anew, without the examples of weight zero. `weight(row, i)`
+// is the fragment's, as it was multiplied; `channel` its first class.
+template <class Weight>
+__device__ __forceinline__ void mend(float (&s)[8][4], const Matrix<const ELEMENT> &logits, u32 position, u32 channel, u32 b,
+                                     Weight weight) {
+    float probe = 0.0f;
+#pragma unroll
+    for (u32 at = 0; at < 32; ++at) probe = __fmaf_rn(s[at / 4][at % 4], 0.0f, probe);
+    if (probe == 0.0f) return;
+    u32 left = 0;
+#pragma unroll
+    for (u32 at = 0; at < 32; ++at) left |= u32(s[at / 4][at % 4] != s[at / 4][at % 4]) << at;
+#pragma unroll 1
+    for (; left != 0; left &= left - 1) {
+        const u32 next = __ffs(left) - 1, label = channel + class_of(next / 4, next % 4);
+        const u32 row = first_row() + lane_row(next / 4, next % 4) * ROW_STEP;
+        const ELEMENT *of_class = logits.data + i64(position) * logits.position + i64(label) * logits.channel;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (u32 i = 0; i < b && label < logits.channels; ++i) {
+            const float w = weight(row, i);
+            if (w != 0.0f) sum = __fmaf_rn(w, to_float(of_class[i64(i) * logits.row]), sum);
+        }
+#pragma unroll
+        for (u32 at = 0; at < 32; ++at)
+            if (at == next) s[at / 4][at % 4] = sum;
+    }
+}
+
 // A fragment from f32 in shared memory, rows TILE_PITCH apart.
 template <u32 TILE_PITCH> __device__ __forceinline__ void load_tile(float (&c)[8][4], const float *tile) {
     const float *first = tile + first_row() * TILE_PITCH + class_of(0, 0);

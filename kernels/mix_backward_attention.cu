@@ -36,6 +36,9 @@ struct MixAttentionParams {
 };
 static_assert(sizeof(MixAttentionParams) == 280, "mirrored by the host");
 
+// What sums are multiplied by until the last, which is in f64: 1 / s of tiny attention is huge.
+constexpr float DOWN = 2.3283064365386963e-10f; // 2^-32
+
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 SPAN = PANEL >= 128 ? 128 : 64;              // examples at a time
 constexpr u32 TILES = SPAN / 8;                            // of 8 examples
@@ -240,8 +243,9 @@ __device__ __forceinline__ void add_gradient(const Block &block, const MixColumn
         float sums[2] = {0.0f, 0.0f};
 #pragma unroll
         for (u32 half = 0; half < 2; ++half) {
-            sums[0] = __fmaf_rn(pairs.g[half].x * ratio[half], pairs.d[half].x - mean[half], sums[0]);
-            sums[1] = __fmaf_rn(pairs.g[half].y * ratio[half], pairs.d[half].y - mean[half], sums[1]);
+            const float down = ratio[half] * DOWN;
+            sums[0] = __fmaf_rn(pairs.g[half].x * down, pairs.d[half].x - mean[half], sums[0]);
+            sums[1] = __fmaf_rn(pairs.g[half].y * down, pairs.d[half].y - mean[half], sums[1]);
         }
 #pragma unroll
         for (u32 x = 0; x < 2; ++x) {
@@ -300,5 +304,5 @@ extern "C" __global__ void LAUNCH_BOUNDS(256, 32) mix_backward_attention_sum(con
     float sum = p.partial[at];
     for (u32 s = 1; s < p.slices; ++s) sum += p.partial[s * slice + at];
     const u32 i = u32(at % p.b), j = u32(at / p.b);
-    p.out[i64(i) * p.example + i64(j) * p.position] = p.live[i] ? sum * p.scales[j] : 0.0f;
+    p.out[i64(i) * p.example + i64(j) * p.position] = p.live[i] ? float(double(sum) / DOWN * p.scales[j]) : 0.0f;
 }

@@ -2,7 +2,7 @@
 //
 //   a'_ij = 2^(e_j) a_ij        with e_j such that the largest a' of position j lies in [1, 2)
 //
-// An example whose whole map is zero gets 1/r at every position first. Neither the mix matrix nor the weighted loss sees the scale,
+// An example whose whole map is zero gets `empty` at every position first: 1/r, or 0 to be left out. Neither the mix matrix nor the weighted loss sees the scale,
 // and no product of a' with a draw is subnormal that matters.
 //
 // kernel `prepare_maps`        which examples have a map: live (b), 1 or 0
@@ -29,8 +29,10 @@ struct PrepareAttentionParams {
     float *scaled;          // (r, b)
     float *scales;          // (r)
     u32 b, r;
+    float empty;
+    u32 padding;
 };
-static_assert(sizeof(PrepareAttentionParams) == 56, "mirrored by the host");
+static_assert(sizeof(PrepareAttentionParams) == 64, "mirrored by the host");
 
 extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_maps(const __grid_constant__ PrepareAttentionParams p) {
     const u32 i = blockIdx.x * 8 + threadIdx.x / 32;
@@ -44,7 +46,7 @@ extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_maps(const __grid_cons
 extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_attention(const __grid_constant__ PrepareAttentionParams p) {
     __shared__ float scratch[8];
     const u32 j = blockIdx.x;
-    const auto settled = [&](u32 i) { return p.live[i] ? p.attention[i * p.example + j * p.position] : 1.0f / float(p.r); };
+    const auto settled = [&](u32 i) { return p.live[i] ? p.attention[i * p.example + j * p.position] : p.empty; };
     float largest = 0.0f;
     for (u32 i = threadIdx.x; i < p.b; i += 256) largest = fmaxf(largest, settled(i));
     largest = block_max<8>(largest, scratch);

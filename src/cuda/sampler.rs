@@ -10,7 +10,7 @@ use super::view::{Footprint, RawView};
 use super::workspace::Carve;
 use crate::element::Dtype;
 use crate::error::Result;
-use crate::problem::{Alpha, Factor, Generator, Mixing, expect_shape};
+use crate::problem::{Alpha, EmptyMaps, Factor, Generator, Mixing, expect_shape};
 
 /// Which draw kernel a generator needs: DRAW of draw.cuh.
 pub(super) fn draw_kind(generator: Generator) -> u32 {
@@ -149,6 +149,8 @@ impl RawColumns<'_> {
             scales: prepared.scales,
             b: self.b as u32,
             r: self.r as u32,
+            empty: if self.mixing.empty_maps == EmptyMaps::Uniform { 1.0 / self.r as f32 } else { 0.0 },
+            padding: 0,
         };
         let variant = prepare_variant(Dtype::F32);
         let maps = Launch::new(op, variant, "prepare_maps", &[self.b.div_ceil(8)], 256)?;
@@ -229,5 +231,7 @@ struct PrepareAttentionParams {
     scales: CUdeviceptr,
     b: u32,
     r: u32,
+    empty: f32,
+    padding: u32,
 }
-const _: () = assert!(size_of::<PrepareAttentionParams>() == 56);
+const _: () = assert!(size_of::<PrepareAttentionParams>() == 64);

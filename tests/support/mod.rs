@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod masked;
 pub mod measure;
 pub mod plain;
 pub mod plain_attention;
