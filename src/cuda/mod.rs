@@ -13,6 +13,15 @@
 //!
 //! The values of device arrays cannot be looked at from the host without waiting. So labels must be below c, and attention and
 //! explicit weights finite and not negative; otherwise results are unspecified, though nothing is written outside the outputs.
+//!
+//! # Special values
+//!
+//! As [on the CPU](crate::cpu#special-values) for masked classes, empty attention maps, and attention of any finite features. What differs:
+//!
+//! - Logits of 16 bits are mixed with weights of 16 bits: an example whose weight f16 rounds to 0 (below 3e-8) masks nothing.
+//! - A column of explicit weights without any, which the CPU engine refuses, mixes to zeros; its loss is finite and means nothing.
+//! - Sums are in f32 without a second try: mixed features that round past f32 are infinite, and so may be losses of logits past 1e37 or of
+//!   soft targets past 1e6, and gradients from upstream gradients past 1e30; where infinities of both signs meet, NaN.
 
 mod advice;
 mod attention;
