@@ -11,6 +11,7 @@ use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 
 const B: usize = 6;
 const R: usize = 4;
+const D_: usize = 7;
 const C: usize = 5;
 
 fn mixing() -> Mixing {
@@ -66,6 +67,89 @@ fn positions_of_a_channels_last_map_are_no_copy() -> Result<()> {
     assert_close(&features, &nhwc.reshape((B, R, C))?, 0.0)?;
     assert!(candle::positions(&nhwc.i(0)?).is_err());
     Ok(())
+}
+
+/// Maps (b, d, h, w) in the memory orders that encoders leave them in.
+fn maps() -> Result<Vec<(&'static str, Tensor)>> {
+    let map = tensor((B, D_, 2, 3), 1)?;
+    let channels_last = map.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2))?;
+    let turned = map.transpose(2, 3)?.contiguous()?.transpose(2, 3)?;
+    let cut = map.pad_with_zeros(0, 1, 1)?.pad_with_zeros(1, 2, 1)?.pad_with_zeros(3, 0, 2)?;
+    let cut = cut.narrow(0, 1, B)?.narrow(1, 2, D_)?.narrow(3, 0, 3)?;
+    let repeated = map.narrow(0, 0, 1)?.broadcast_as((B, D_, 2, 3))?;
+    let pooled = map.narrow(2, 0, 1)?.narrow(3, 0, 1)?;
+    let (width, height) = (map.narrow(2, 0, 1)?, map.narrow(3, 0, 1)?);
+    let orders = ["contiguous", "channels last", "turned", "cut", "repeated", "1x1", "1x3", "2x1"];
+    Ok(orders.into_iter().zip([map, channels_last, turned, cut, repeated, pooled, width, height]).collect())
+}
+
+fn wide(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+}
+
+/// S (b, r, c), dW (c, d) and d map (b, d, h, w) of a linear head, by plain loops, from dS.
+fn plain_head(map: &Tensor, weight: &Tensor, d_logits: &Tensor) -> Result<[Vec<f64>; 3]> {
+    let ((b, d, h, w), c) = (map.dims4()?, weight.dim(0)?);
+    let (r, z, weight, d_logits) = (h * w, wide(map)?, wide(weight)?, wide(d_logits)?);
+    let (mut s, mut dw, mut dz) = (vec![0.0; b * r * c], vec![0.0; c * d], vec![0.0; b * d * r]);
+    for (i, j) in (0..b).flat_map(|i| (0..r).map(move |j| (i, j))) {
+        for (y, x) in (0..c).flat_map(|y| (0..d).map(move |x| (y, x))) {
+            let (at_s, at_z, at_w) = ((i * r + j) * c + y, (i * d + x) * r + j, y * d + x);
+            s[at_s] += z[at_z] * weight[at_w];
+            dw[at_w] += d_logits[at_s] * z[at_z];
+            dz[at_z] += d_logits[at_s] * weight[at_w];
+        }
+    }
+    Ok([s, dw, dz])
+}
+
+/// candle 0.11 multiplies transposed features by a repeated weight wrongly (its pull request 3758): those of `positions` are not.
+#[test]
+fn linear_heads_on_positions_are_those_of_plain_loops() -> Result<()> {
+    type Head = fn(&Tensor, &Tensor) -> Result<Tensor>;
+    let heads: [(&str, Head); 4] = [
+        ("Linear", |z, w| z.apply(&candle_nn::Linear::new(w.clone(), None))),
+        ("broadcast_matmul", |z, w| z.broadcast_matmul(&w.t()?)),
+        ("matmul of a repeated weight", |z, w| z.matmul(&w.broadcast_left(z.dim(0)?)?.t()?)),
+        ("matmul of rows", |z, w| {
+            z.flatten_to(1)?.matmul(&w.t()?)?.reshape((z.dim(0)?, z.dim(1)?, w.dim(0)?))
+        }),
+    ];
+    let options = AttentionOptions::default();
+    for (order, map) in maps()? {
+        let weight = Var::from_tensor(&tensor((C, D_), 2)?)?;
+        let leaf = Var::from_tensor(&Tensor::zeros(map.shape(), DType::F32, &Device::Cpu)?)?;
+        for (name, head) in heads {
+            // Tracked, and in the memory order of the map.
+            let tracked = map.add(&leaf)?;
+            let tracked = if order == "contiguous" { tracked } else { in_order_of(&tracked, order)? };
+            let features = candle::positions(&tracked)?;
+            let attention = candle::attention(&features.detach(), None, &options)?;
+            let logits = head(&features, &weight)?;
+            let constant = Var::from_tensor(&logits)?;
+            let d_logits = loss(&constant, Some(&attention))?.backward()?;
+            let wanted = plain_head(&map, &weight, d_logits.get(&constant).unwrap())?;
+            let gradients = loss(&logits, Some(&attention))?.backward()?;
+            let given = [&logits, gradients.get(&weight).unwrap(), gradients.get(&leaf).unwrap()];
+            for ((given, wanted), what) in given.into_iter().zip(&wanted).zip(["S", "dW", "dZ"]) {
+                let size = wanted.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
+                for (given, wanted) in wide(given)?.iter().zip(wanted) {
+                    let error = (given - wanted).abs();
+                    assert!(error <= 1e-5 * size, "{name}, {order}, {what}: {given}, not {wanted}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same values in a memory order of [`maps`], on the tape.
+fn in_order_of(map: &Tensor, order: &str) -> Result<Tensor> {
+    match order {
+        "channels last" => map.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2)),
+        "turned" => map.transpose(2, 3)?.contiguous()?.transpose(2, 3),
+        _ => map.pad_with_zeros(1, 2, 1)?.narrow(1, 2, map.dim(1)?),
+    }
 }
 
 #[test]

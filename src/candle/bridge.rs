@@ -7,18 +7,18 @@ use super::backend::Backend;
 use crate::element::Element;
 use crate::error::Error;
 
-/// Features (b, r, d) of a feature map (b, d, h, w), r = h·w, without a copy where the memory order allows it: NCHW and
-/// channels-last do.
+/// Features (b, r, d) of a feature map (b, d, h, w), r = h·w: contiguous, so a copy except of channels-last maps.
+///
+/// The ops of this module would take a transposed view, but candle 0.11 multiplies one wrongly on the CPU, without an error, where
+/// the other factor is repeated over the batch, as `candle_nn::Linear` repeats its weight
+/// ([pull request 3758](https://github.com/huggingface/candle/pull/3758)). Call `.contiguous()?` on a view of your own before a
+/// linear layer.
 ///
 /// # Errors
 /// When the map has not four dimensions.
 pub fn positions(map: &Tensor) -> Result<Tensor> {
     let (b, d, h, w) = map.dims4()?;
-    let channels_last = map.permute((0, 2, 3, 1))?;
-    if channels_last.is_contiguous() {
-        return channels_last.reshape((b, h * w, d));
-    }
-    map.reshape((b, d, h * w))?.transpose(1, 2)
+    map.permute((0, 2, 3, 1))?.contiguous()?.reshape((b, h * w, d))
 }
 
 /// A type in which both candle and the engines store floats.
