@@ -112,8 +112,8 @@ fn check_workspace(name: &str, wanted: usize, mut call: impl FnMut(&mut [u8]) ->
     assert_eq!(memory[0], 0xa5, "{name} wrote before its workspace");
     let mut short = vec![0u8; wanted - 1];
     let error = call(&mut short).unwrap_err();
-    let Error::Length { given, wanted: asked, name: argument, .. } = error else { panic!("{name}: {error}") };
-    assert_eq!((argument, given, asked), ("workspace (bytes)", wanted - 1, wanted), "{name}");
+    let Error::Workspace { given, wanted: asked, .. } = error else { panic!("{name}: {error}") };
+    assert_eq!((given, asked), (wanted - 1, wanted), "{name}");
     call(&mut []).unwrap_err();
 }
 

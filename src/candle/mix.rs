@@ -3,10 +3,11 @@
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 use super::backend::{Backend, Columns};
-use super::bridge::{self, Borrowed, Float, Operand};
+use super::bridge::{self, ATTENTION, Argument, Borrowed, FEATURES, Float, Operand, TARGETS};
 use super::draw::Draw;
 use super::op::{Differentiable, Given, TensorGradients, apply, with_backend};
-use crate::problem::{Mixing, check_label};
+use crate::cpu;
+use crate::problem::{Mixing, at_least_one, check_label, expect_shape};
 
 const OP: &str = "mix";
 
@@ -20,7 +21,7 @@ const OP: &str = "mix";
 /// than f32, f16, bf16.
 pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Draw<'a>>) -> Result<Tensor> {
     let (mixing, weights) = draw.into().resolve(OP)?;
-    let attention = attention.map(|attention| bridge::to_f32(OP, "attention", attention)).transpose()?;
+    let attention = attention.map(|attention| ATTENTION.to_f32(OP, attention)).transpose()?;
     apply(MixOp { mixing, weights }, features, attention.as_ref())
 }
 
@@ -38,22 +39,26 @@ pub fn mix_targets<'a>(
     attention: Option<&Tensor>,
     draw: impl Into<Draw<'a>>,
 ) -> Result<Tensor> {
-    let rows = match targets.rank() {
-        1 => one_hot(&bridge::labels(OP, targets)?, classes)?,
-        _ => bridge::to_f32(OP, "targets", targets)?,
+    at_least_one(OP, "c", classes)?;
+    let rows = match bridge::are_labels(targets) {
+        true => one_hot(&bridge::labels(OP, targets)?, classes)?,
+        false => TARGETS.to_f32(OP, targets)?,
     };
     let (b, columns) = rows.dims2()?;
-    if columns != classes {
-        bail!("{OP}: targets have {columns} columns, but there are {classes} classes");
-    }
+    expect_shape(OP, TARGETS.name, [b, columns], [b, classes])?;
     mix(&rows.unsqueeze(1)?.broadcast_as((b, positions, classes))?, attention, draw)
 }
 
 /// Rows (b, c) of labels in u32. A label of no class, which a GPU does not refuse, gives a row of zeros.
 fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     if labels.device().is_cpu() {
-        let mut labels = labels.to_vec1::<u32>()?.into_iter().enumerate();
-        labels.try_for_each(|(index, label)| check_label(OP, index, label.into(), classes))?;
+        let labels = labels.to_vec1::<u32>()?;
+        let mut rows = cpu::zeros::<f32>(OP, "the rows of labels", &[labels.len(), classes])?;
+        for (index, &label) in labels.iter().enumerate() {
+            check_label(OP, index, label.into(), classes)?;
+            rows[index * classes + label as usize] = 1.0;
+        }
+        return Tensor::from_vec(rows, (labels.len(), classes), &Device::Cpu);
     }
     let Ok(columns) = u32::try_from(classes) else { bail!("{OP}: {classes} classes are more than 2^32 - 1") };
     let columns = Tensor::arange(0, columns, labels.device())?;
@@ -75,7 +80,7 @@ pub fn weights<'a>(
 ) -> Result<Tensor> {
     let op = "weights";
     let (mixing, weights) = draw.into().resolve(op)?;
-    let attention = attention.map(|attention| bridge::to_f32(op, "attention", attention)).transpose()?;
+    let attention = attention.map(|attention| ATTENTION.to_f32(op, attention)).transpose()?;
     with_backend!(op, device, |backend| draw_weights(backend, [b, r], &mixing, &attention, &weights))
 }
 
@@ -109,7 +114,7 @@ impl MixOp {
 
 impl Differentiable for MixOp {
     const OP: &'static str = OP;
-    const ARGUMENTS: [&'static str; 2] = ["features", "attention"];
+    const ARGUMENTS: [Argument; 2] = [FEATURES, ATTENTION];
 
     fn forward<B: Backend, T: Float>(
         &self,

@@ -175,7 +175,7 @@ pub fn loss_workspace_bytes<T: Element>(
 /// The loss and whatever `outputs` asks for, on the caller's memory: gradients are those of `upstream` times the loss.
 ///
 /// # Errors
-/// As [`loss_forward`], and [`Error::Length`] when the workspace is smaller than [`loss_workspace_bytes`].
+/// As [`loss_forward`], and [`Error::Workspace`] when the workspace is smaller than [`loss_workspace_bytes`].
 pub fn loss_into<T: Element>(
     mixing: &Mixing,
     input: &LossInput<'_, T>,

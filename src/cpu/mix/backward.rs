@@ -154,7 +154,7 @@ impl Plan {
 /// The gradients of mixing into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_backward`], and [`Error::Length`] when the workspace is smaller than [`mix_backward_workspace_bytes`].
+/// As [`mix_backward`], and [`Error::Workspace`] when the workspace is smaller than [`mix_backward_workspace_bytes`].
 pub fn mix_backward_into<T: Element>(
     mixing: &Mixing,
     input: &MixInput<'_, T>,
