@@ -148,7 +148,7 @@ impl Backend for Cpu {
         call: &LossCall<'_, CpuStorage>,
     ) -> Result<LossAndGradients<CpuStorage>> {
         let input = call.input::<T>()?;
-        let (loss, gradients) = cpu::loss_forward_backward(call.columns.mixing, &input, call.options)?;
+        let (loss, gradients) = cpu::loss_forward_backward(call.columns.mixing, &input, call.options, 1.0)?;
         Ok(LossAndGradients {
             loss: CpuStorage::F32(vec![loss.value]),
             gradients: (T::to_cpu_storage_owned(gradients.logits), gradients.attention.map(CpuStorage::F32)),
