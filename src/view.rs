@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// Strides may be zero in inputs (one value seen many times). Every product is checked in 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct Layout<const N: usize> {
     /// Elements along each axis.
     pub shape: [usize; N],

@@ -155,7 +155,7 @@ fn mixing_draws_the_weights_that_it_shows() -> Result<()> {
         Mixing::dirichlet(N, Alpha::PAPER).seed(5).step(2),
         Mixing::pair(N, Alpha::Fixed(2.0), Factor::PerBatch).seed(5).step(2),
     ] {
-        let weights = candle::weights(B, R, None, &mixing, &Device::Cpu)?;
+        let weights = candle::weights(B, R, None, &mixing, &Device::Cpu)?.matrix;
         assert_eq!(weights.dims(), [R, B, N]);
         let ours = candle::mix(&features, None, &mixing)?;
         assert_close(&ours, &mixed(&features, &weights)?, 1e-6)?;
@@ -169,6 +169,22 @@ fn mixing_draws_the_weights_that_it_shows() -> Result<()> {
         assert_close(&candle::mix_targets(&one_hot(&labels)?, C, R, None, &mixing)?, &targets, 1e-6)?;
     }
     Ok(())
+}
+
+#[test]
+fn weights_are_the_mix_matrix_and_its_mass() -> Result<()> {
+    let (attention, explicit) = (positive_attention()?, explicit_weights()?);
+    let shown = candle::weights(B, R, Some(&attention), &explicit, &Device::Cpu)?;
+    let (matrix, mass) = mix_matrix(&explicit, &attention)?;
+    assert_close(&shown.matrix, &matrix, 1e-6)?;
+    assert_close(&shown.mass, &mass, 1e-6)?;
+    let mixing = Mixing::dirichlet(N, Alpha::PAPER).seed(5);
+    let drawn = candle::weights(B, R, None, &mixing, &Device::Cpu)?;
+    assert_close(&drawn.mass, &Tensor::ones((R, N), DType::F32, &Device::Cpu)?, 0.0)?;
+    let shown = candle::weights(B, R, Some(&attention), &mixing, &Device::Cpu)?;
+    let (matrix, mass) = mix_matrix(&drawn.matrix, &attention)?;
+    assert_close(&shown.matrix, &matrix, 1e-6)?;
+    assert_close(&shown.mass, &mass, 1e-6)
 }
 
 #[test]

@@ -18,7 +18,7 @@ const OP: &str = "loss";
 /// - `targets`: class ids (b) of u8, u32 or i64, or rows Y (b, c) of floats; constants.
 /// - `attention` a (b, r), not negative; none for M̂ = Λ. Its gradient is computed where it is tracked and
 ///   [`LossOptions::detach_attention`] is false.
-/// - `draw`: a [`Mixing`] or a tensor of explicit weights.
+/// - `draw`: a [`Mixing`], or a tensor of explicit weights, to which no gradient flows.
 /// - `options`: all but [`LossOptions::kl`], since an op has one output.
 ///
 /// The gradient of f16 logits is kept in f32 (on the CPU) or scaled up (on CUDA) until it is multiplied by the gradient from

@@ -14,7 +14,8 @@ const OP: &str = "mix";
 /// Z̃ (n, r, d) of features Z (b, r, d), equation (7), in the features' type.
 ///
 /// `attention` a (b, r), not negative; none for M̂ = Λ. `draw`: a [`Mixing`] or a tensor of explicit weights. Gradients
-/// flow to the features and to the attention; detach it to keep it constant. Backward draws again what forward drew.
+/// flow to the features and to the attention, not to explicit weights; detach the attention to keep it constant (at small α its gradient
+/// explodes: see [`LossOptions::detach_attention`](crate::LossOptions::detach_attention)). Backward draws again what forward drew.
 ///
 /// # Errors
 /// Whatever the engine refuses ([`crate::cpu::mix_forward`], and its like on CUDA), tensors on other devices, and types other
@@ -65,9 +66,17 @@ fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     labels.unsqueeze(1)?.broadcast_eq(&columns.unsqueeze(0)?)?.to_dtype(DType::F32)
 }
 
-/// The mix matrix (r, b, n) in f32 as the ops draw it for `b` examples at `r` positions: Λ, or M̂ where attention (b, r) is given.
-/// Every column at every position sums to 1. A constant: no gradient flows through it. It is drawn on `device`, where attention and
-/// explicit weights have to be.
+/// The mix matrix and the loss weights of its columns, in f32. Constants: no gradient flows through them.
+#[derive(Clone, Debug)]
+pub struct MixMatrix {
+    /// Λ (r, b, n), or M̂ where attention is given; every column sums to 1.
+    pub matrix: Tensor,
+    /// s (r, n): Σ_i a_i λ_ik, by which [`Reduction::AttentionWeighted`](crate::Reduction) weighs losses; 1 without attention.
+    pub mass: Tensor,
+}
+
+/// What the ops draw for `b` examples at `r` positions, with attention (b, r) where it is given. It is drawn on `device`, where attention
+/// and explicit weights have to be.
 ///
 /// # Errors
 /// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA), and tensors on other devices.
@@ -77,7 +86,7 @@ pub fn weights<'a>(
     attention: Option<&Tensor>,
     draw: impl Into<Draw<'a>>,
     device: &Device,
-) -> Result<Tensor> {
+) -> Result<MixMatrix> {
     let op = "weights";
     let (mixing, weights) = draw.into().resolve(op)?;
     let attention = attention.map(|attention| ATTENTION.to_f32(op, attention)).transpose()?;
@@ -90,7 +99,7 @@ fn draw_weights<B: Backend>(
     mixing: &Mixing,
     attention: &Option<Tensor>,
     weights: &Option<Tensor>,
-) -> Result<Tensor> {
+) -> Result<MixMatrix> {
     let attention = attention.as_ref().map(|attention| Borrowed::new("weights", "attention", attention));
     let weights = weights.as_ref().map(|weights| Borrowed::new("weights", "weights", weights));
     let columns = Columns {
@@ -98,7 +107,8 @@ fn draw_weights<B: Backend>(
         attention: attention.as_ref().map(Borrowed::operand::<B>).transpose()?,
         weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
     };
-    Ok(B::tensor(backend.weights(&columns, b, r)?, (r, b, mixing.n)))
+    let (matrix, mass) = backend.weights(&columns, b, r)?;
+    Ok(MixMatrix { matrix: B::tensor(matrix, (r, b, mixing.n)), mass: B::tensor(mass, (r, mixing.n)) })
 }
 
 struct MixOp {

@@ -58,7 +58,7 @@ pub use attention::{Classifier, attention};
 pub use bridge::positions;
 pub use draw::Draw;
 pub use loss::loss;
-pub use mix::{mix, mix_targets, weights};
+pub use mix::{MixMatrix, mix, mix_targets, weights};
 
 use crate::error::Error;
 

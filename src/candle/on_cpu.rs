@@ -156,9 +156,14 @@ impl Backend for Cpu {
         })
     }
 
-    fn weights(&self, columns: &Columns<'_, CpuStorage>, b: usize, r: usize) -> Result<CpuStorage> {
+    fn weights(
+        &self,
+        columns: &Columns<'_, CpuStorage>,
+        b: usize,
+        r: usize,
+    ) -> Result<(CpuStorage, CpuStorage)> {
         let (attention, weights) = columns.views()?;
         let drawn = cpu::weights(columns.mixing, &cpu::WeightsInput { b, r, attention, weights })?;
-        Ok(CpuStorage::F32(drawn.matrix))
+        Ok((CpuStorage::F32(drawn.matrix), CpuStorage::F32(drawn.mass)))
     }
 }

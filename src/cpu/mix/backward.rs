@@ -53,6 +53,7 @@ impl<T> Default for MixBackwardOutputs<'_, T> {
 }
 
 /// The gradients of features, soft targets and attention, from those of the mixed ones. Draws what forward drew.
+/// Those of attention grow as 1 / s_k, and explode at small α: see [`LossOptions::detach_attention`](crate::LossOptions::detach_attention).
 ///
 /// # Errors
 /// As [`crate::cpu::mix_forward`].
