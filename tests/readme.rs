@@ -111,8 +111,53 @@ fn drawn(mixing: &multimix::Mixing, b: usize, r: usize) -> Vec<f32> {
     multimix::cpu::weights(mixing, &input).unwrap().matrix
 }
 
+/// Mixed rows (n, r, width) of rows (b, r, width), equation (7).
+fn mixed(rows: &[f64], matrix: &[f64], [b, r, n]: [usize; 3]) -> Vec<f64> {
+    let width = rows.len() / (b * r);
+    let mut mixed = vec![0.0; n * r * width];
+    for (at, value) in mixed.iter_mut().enumerate() {
+        let (k, j, x) = (at / (r * width), at / width % r, at % width);
+        *value = (0..b).map(|i| matrix[(j * b + i) * n + k] * rows[(i * r + j) * width + x]).sum();
+    }
+    mixed
+}
+
+/// −Σ y log softmax s, for rows of length c.
+fn cross_entropies(scores: &[f64], targets: &[f64], c: usize) -> Vec<f64> {
+    let log_sum = |s: &[f64]| s.iter().map(|s| s.exp()).sum::<f64>().ln();
+    let loss = |s: &[f64], y: &[f64]| s.iter().zip(y).map(|(s_x, y)| y * (log_sum(s) - s_x)).sum();
+    scores.chunks(c).zip(targets.chunks(c)).map(|(s, y)| loss(s, y)).collect()
+}
+
 #[test]
-fn the_loss_of_candle_tensors() -> Result<()> {
+fn cpu() -> Result<()> {
+    // README
+    use multimix::cpu::{self, LossInput, Targets};
+    use multimix::{Alpha, LossOptions, Mixing, View};
+
+    let (b, r, c) = (4, 9, 3);
+    let logits = vec![0.5f32; b * r * c]; // your classifier on every unmixed feature
+    let attention = vec![1.0f32; b * r];
+    let input = LossInput {
+        logits: View::new(&logits, [b, r, c])?,
+        targets: Targets::Labels(&[0, 1, 2, 0]),
+        attention: Some(View::new(&attention, [b, r])?),
+        weights: None,
+    };
+    let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
+    let (loss, gradients) = cpu::loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
+    assert!((loss.value - 3f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
+    // end
+    assert_shown("cpu");
+    let matrix = mix_matrix(&drawn(&mixing, b, r), &vec![1.0; b * r], [b, r, 1000]);
+    let (value, d_logits) = self::loss(&vec![0.5; b * r * c], &[0, 1, 2, 0], &matrix, [b, r, 1000, c]);
+    assert_near(&[loss.value.into()], &[value]);
+    assert_near(&gradients.logits.iter().map(|&x| x.into()).collect::<Vec<f64>>(), &d_logits);
+    Ok(())
+}
+
+#[test]
+fn linear_head() -> Result<()> {
     // README
     use candle_core::{Device, IndexOp, Tensor, Var};
     use candle_nn::{Linear, Module};
@@ -128,10 +173,13 @@ fn the_loss_of_candle_tensors() -> Result<()> {
     let logits = linear.forward(&features)?; // (b, r, c), unmixed
     let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
     let loss = candle::loss(&logits, &labels, Some(&attention), &mixing, &LossOptions::default())?;
-    let gradients = loss.backward()?; // draws nothing: the loss has computed them
+    let gradients = loss.backward()?; // trains the encoder, too
+
+    // Image 3, row 1, column 2, class 4: position 1 * 4 + 2.
+    let score = (map.i((3, .., 1, 2))? * weight.i(4)?)?.sum_all()?.to_scalar::<f32>()?;
+    assert!((logits.i((3, 6, 4))?.to_scalar::<f32>()? - score).abs() < 1e-4);
     // end
-    // assert_shown("the_loss_of_candle_tensors");
-    let _ = logits.i(0)?;
+    assert_shown("linear_head");
     let [b, r, d, n, c] = [8, 16, 16, 1000, 5];
     let z = positions(&map);
     let s = self::linear(&z, &wide(weight.as_tensor()), d);
@@ -146,5 +194,99 @@ fn the_loss_of_candle_tensors() -> Result<()> {
         (0..c * d).for_each(|x| d_weight[x] += d_logits[at * c + x / d] * z[at * d + x % d]);
     }
     assert_near(&wide(gradients.get(&weight).unwrap()), &d_weight);
+    Ok(())
+}
+
+#[test]
+fn any_head() -> Result<()> {
+    // README
+    use candle_core::{Device, Tensor, Var};
+    use candle_nn::{Linear, Module, ops::log_softmax};
+    use multimix::{Alpha, AttentionOptions, LossOptions, Mixing, candle};
+
+    let loss_through = |head: &dyn Module, z: &Tensor, labels: &Tensor, a: &Tensor, mixing: &Mixing| {
+        let (b, r, _) = z.dims3()?;
+        let scores = head.forward(&candle::mix(z, Some(a), mixing)?)?; // (n, r, c)
+        let targets = candle::mix_targets(labels, scores.dim(2)?, r, Some(a), mixing)?; // (n, r, c)
+        let losses = (targets * log_softmax(&scores, 2)?)?.sum(2)?.neg()?.t()?; // (r, n)
+        let mass = candle::weights(b, r, Some(a), mixing, z.device())?.mass; // s (r, n)
+        let sums = mass.sum(1)?.maximum(f32::MIN_POSITIVE)?; // a position that nobody attends to counts 0
+        ((losses * &mass)?.sum(1)? / sums)?.mean_all()
+    };
+
+    let features = Tensor::randn(0f32, 1f32, (8, 16, 32), &Device::Cpu)?; // (b, r, d)
+    let labels = Tensor::new(&[0u32, 1, 2, 3, 4, 0, 1, 2], &Device::Cpu)?;
+    let attention = candle::attention(&features, None, &AttentionOptions::default())?;
+    let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0);
+    let weight = Var::randn(0f32, 1f32, (5, 32), &Device::Cpu)?;
+    let linear = Linear::new(weight.as_tensor().clone(), None);
+    let loss = loss_through(&linear, &features, &labels, &attention, &mixing)?;
+
+    // For a linear head it is what `loss` computes without the mixtures.
+    let logits = linear.forward(&features)?;
+    let fused = candle::loss(&logits, &labels, Some(&attention), &mixing, &LossOptions::default())?;
+    assert!((loss.to_scalar::<f32>()? / fused.to_scalar::<f32>()? - 1.0).abs() < 1e-5);
+    // end
+    assert_shown("any_head");
+    let [b, r, d, n, c] = [8, 16, 32, 1000, 5];
+    let (z, labels_) = (wide(&features), labels.to_vec1::<u32>()?);
+    let matrix = mix_matrix(&drawn(&mixing, b, r), &self::attention(&z, [r, d]), [b, r, n]);
+    let s = self::linear(&z, &wide(weight.as_tensor()), d);
+    let (value, _) = self::loss(&s, &labels_, &matrix, [b, r, n, c]);
+    assert_near(&wide(&loss), &[value]);
+    let (loss, fused) = (loss.backward()?, fused.backward()?);
+    assert_near(&wide(loss.get(&weight).unwrap()), &wide(fused.get(&weight).unwrap()));
+
+    // A head that is not linear: the classifier on rectified mixtures.
+    let relu = |x: &Tensor| linear.forward(&x.relu()?);
+    let loss = loss_through(&candle_nn::func(relu), &features, &labels, &attention, &mixing)?;
+    let rectified: Vec<f64> = mixed(&z, &matrix.0, [b, r, n]).iter().map(|x| x.max(0.0)).collect();
+    let scores = self::linear(&rectified, &wide(weight.as_tensor()), d);
+    let rows: Vec<f64> =
+        (0..b * r * c).map(|at| f64::from(labels_[at / (r * c)] == (at % c) as u32)).collect();
+    let targets = mixed(&rows, &matrix.0, [b, r, n]);
+    let mut value = 0.0;
+    for (at, loss) in cross_entropies(&scores, &targets, c).into_iter().enumerate() {
+        let (k, j) = (at / r, at % r);
+        let total: f64 = matrix.1[j * n..(j + 1) * n].iter().sum();
+        value += matrix.1[j * n + k] / total / r as f64 * loss;
+    }
+    assert_near(&wide(&loss), &[value]);
+    Ok(())
+}
+
+#[test]
+fn input_mixup() -> Result<()> {
+    // README
+    use candle_core::{Device, Tensor};
+    use candle_nn::{Linear, Module, ops::log_softmax};
+    use multimix::{Alpha, Factor, Mixing, candle};
+
+    let images = Tensor::randn(0f32, 1f32, (8, 3, 6, 6), &Device::Cpu)?;
+    let labels = Tensor::new(&[0u32, 1, 2, 3, 4, 0, 1, 2], &Device::Cpu)?;
+    let model = Linear::new(Tensor::randn(0f32, 0.1f32, (5, 108), &Device::Cpu)?, None); // your network
+
+    let pairs = Mixing::pair(8, Alpha::Fixed(0.2), Factor::PerBatch).seed(7).step(0); // n = b
+    let mixed = candle::mix(&images.reshape((8, 1, 108))?, None, &pairs)?.reshape(images.shape())?;
+    let targets = candle::mix_targets(&labels, 5, 1, None, &pairs)?.squeeze(1)?; // (b, c)
+    let scores = model.forward(&mixed.flatten_from(1)?)?;
+    let loss = (&targets * log_softmax(&scores, 1)?)?.sum(1)?.mean_all()?.neg()?;
+
+    // Every image is in two mixtures, with weights that sum to 1: the mean image stays what it was.
+    let moved = (mixed.mean(0)? - images.mean(0)?)?.abs()?.max_all()?;
+    assert!(moved.to_scalar::<f32>()? < 1e-5);
+    // end
+    assert_shown("input_mixup");
+    let (b, pixels, c) = (8, 108, 5);
+    let lambda: Vec<f64> = drawn(&pairs, b, 1).into_iter().map(f64::from).collect();
+    let plain = self::mixed(&wide(&images), &lambda, [b, 1, b]);
+    assert_near(&wide(&mixed), &plain);
+    let labels: Vec<u32> = labels.to_vec1()?;
+    let rows: Vec<f64> = (0..b * c).map(|at| f64::from(labels[at / c] == (at % c) as u32)).collect();
+    let plain_targets = self::mixed(&rows, &lambda, [b, 1, b]);
+    assert_near(&wide(&targets), &plain_targets);
+    let scores = self::linear(&plain, &wide(model.weight()), pixels);
+    let value = cross_entropies(&scores, &plain_targets, c).iter().sum::<f64>() / b as f64;
+    assert_near(&wide(&loss), &[value]);
     Ok(())
 }
