@@ -15,7 +15,7 @@ use multimix::cuda::{
     DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, LossInput, LossOutputs, Precision, Upstream,
 };
 use multimix::reference::{self, Sizes, Targets};
-use multimix::{Generator, LossOptions, Reduction, ViewMut, cpu};
+use multimix::{Alpha, Generator, LossOptions, Mixing, Reduction, ViewMut, cpu};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

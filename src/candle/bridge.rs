@@ -23,7 +23,7 @@ pub fn positions(map: &Tensor) -> Result<Tensor> {
 }
 
 /// What errors call an argument, and the shape that it must have.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Argument {
     pub name: &'static str,
     rank: usize,
