@@ -4,21 +4,12 @@
 #![cfg(feature = "candle")]
 #![allow(clippy::needless_range_loop)] // loops run over indices as the equations do
 
+#[path = "common/shown.rs"]
+mod shown;
+
 use anyhow::Result;
 use candle_core::{DType, Tensor};
-
-/// Fails where a snippet of this file is not in the README.
-fn assert_shown(function: &str) {
-    let code = |text: &str| -> String {
-        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
-    };
-    let source = include_str!("readme.rs").split(&format!("fn {function}(")).nth(1).unwrap();
-    let snippet = source.split("// README\n").nth(1).and_then(|rest| rest.split("// end\n").next()).unwrap();
-    assert!(snippet.lines().count() > 4, "no snippet in {function}");
-    let readme = include_str!("../README.md").split("```").skip(1).step_by(2).map(code);
-    assert!(readme.into_iter().any(|shown| shown.contains(&code(snippet))), "not in the README:\n{snippet}");
-}
+use shown::assert_shown;
 
 fn wide(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1()).unwrap()
@@ -148,7 +139,7 @@ fn cpu() -> Result<()> {
     let (loss, gradients) = cpu::loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
     assert!((loss.value - 3f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
     // end
-    assert_shown("cpu");
+    assert_shown(include_str!("readme.rs"), "cpu");
     let matrix = mix_matrix(&drawn(&mixing, b, r), &vec![1.0; b * r], [b, r, 1000]);
     let (value, d_logits) = self::loss(&vec![0.5; b * r * c], &[0, 1, 2, 0], &matrix, [b, r, 1000, c]);
     assert_near(&[loss.value.into()], &[value]);
@@ -179,7 +170,7 @@ fn linear_head() -> Result<()> {
     let score = (map.i((3, .., 1, 2))? * weight.i(4)?)?.sum_all()?.to_scalar::<f32>()?;
     assert!((logits.i((3, 6, 4))?.to_scalar::<f32>()? - score).abs() < 1e-4);
     // end
-    assert_shown("linear_head");
+    assert_shown(include_str!("readme.rs"), "linear_head");
     let [b, r, d, n, c] = [8, 16, 16, 1000, 5];
     let z = positions(&map);
     let s = self::linear(&z, &wide(weight.as_tensor()), d);
@@ -227,7 +218,7 @@ fn any_head() -> Result<()> {
     let fused = candle::loss(&logits, &labels, Some(&attention), &mixing, &LossOptions::default())?;
     assert!((loss.to_scalar::<f32>()? / fused.to_scalar::<f32>()? - 1.0).abs() < 1e-5);
     // end
-    assert_shown("any_head");
+    assert_shown(include_str!("readme.rs"), "any_head");
     let [b, r, d, n, c] = [8, 16, 32, 1000, 5];
     let (z, labels_) = (wide(&features), labels.to_vec1::<u32>()?);
     let matrix = mix_matrix(&drawn(&mixing, b, r), &self::attention(&z, [r, d]), [b, r, n]);
@@ -276,7 +267,7 @@ fn input_mixup() -> Result<()> {
     let moved = (mixed.mean(0)? - images.mean(0)?)?.abs()?.max_all()?;
     assert!(moved.to_scalar::<f32>()? < 1e-5);
     // end
-    assert_shown("input_mixup");
+    assert_shown(include_str!("readme.rs"), "input_mixup");
     let (b, pixels, c) = (8, 108, 5);
     let lambda: Vec<f64> = drawn(&pairs, b, 1).into_iter().map(f64::from).collect();
     let plain = self::mixed(&wide(&images), &lambda, [b, 1, b]);
