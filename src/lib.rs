@@ -15,7 +15,8 @@
 //! // A linear classifier on 4 images of 2 positions: each logit says how much a position looks like a class.
 //! let (b, r, c) = (4, 2, 3);
 //! let labels = [0, 1, 2, 0];
-//! let logits: Vec<f32> = (0..b * r * c).map(|at| if at % c == labels[at / (r * c)] as usize { 2.0 } else { 0.0 }).collect();
+//! let score = |at: usize| if at % c == labels[at / (r * c)] as usize { 2.0 } else { 0.0 };
+//! let logits: Vec<f32> = (0..b * r * c).map(score).collect();
 //! let input = LossInput {
 //!     logits: View::new(&logits, [b, r, c])?,
 //!     targets: Targets::Labels(&labels),
@@ -34,7 +35,8 @@
 //! ```
 //!
 //! - [`Mixing`] says how columns are drawn, [`LossOptions`] how the loss is reduced, [`AttentionOptions`] how attention is made.
-//! - [`cpu`] is the engine for machines without a GPU; `cuda` the hand-written kernels, over cudarc 0.19; [`Device`] one API over both.
+//! - [`cpu`] is the engine for machines without a GPU; `cuda` the hand-written kernels, over cudarc 0.19;
+//!   [`Device`] one API over both.
 //! - `candle` is autograd over them for tensors of candle 0.11; half-precision slices are of half 2.
 //! - [`mod@reference`] is the method in f64, one function per equation: the judge of both.
 //! - [`sampler`] is the contract of the random numbers, which all engines keep bit for bit.

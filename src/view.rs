@@ -95,8 +95,8 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     /// A contiguous, row-major view of the first elements of `data`.
     ///
     /// # Errors
-    /// [`Error::Length`] when `data` is shorter than the shape, [`Error::TooLarge`] and [`Error::Reach`] when that cannot be
-    /// addressed.
+    /// [`Error::Length`] when `data` is shorter than the shape, [`Error::TooLarge`] and [`Error::Reach`] when
+    /// that cannot be addressed.
     pub fn new(data: &'a [T], shape: [usize; N]) -> Result<Self> {
         Self::from_layout(data, Layout::contiguous(shape))
     }

@@ -1,4 +1,5 @@
-//! What the candle ops refuse: every error names the op, the argument, what was given and the rule, and none is candle's own.
+//! What the candle ops refuse: every error names the op, the argument, what was given and the rule, and none
+//! is candle's own.
 
 #![cfg(feature = "candle")]
 

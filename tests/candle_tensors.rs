@@ -103,7 +103,8 @@ fn plain_head(map: &Tensor, weight: &Tensor, d_logits: &Tensor) -> Result<[Vec<f
     Ok([s, dw, dz])
 }
 
-/// candle 0.11 multiplies transposed features by a repeated weight wrongly (its pull request 3758): those of `positions` are not.
+/// candle 0.11 multiplies transposed features by a repeated weight wrongly (its pull request 3758): those of
+/// `positions` are not.
 #[test]
 fn linear_heads_on_positions_are_those_of_plain_loops() -> Result<()> {
     type Head = fn(&Tensor, &Tensor) -> Result<Tensor>;

@@ -119,8 +119,8 @@ fn images() -> Result<(Tensor, Tensor)> {
     Ok(((patterns + (tensor((64, 1, 16, 16), 22)? * 0.5)?)?, labels))
 }
 
-/// Trains an encoder and a linear head as the README does, with a way from maps (b, d, h, w) to logits (b, r, c): the values of
-/// the loss, and the accuracy.
+/// Trains an encoder and a linear head as the README does, with a way from maps (b, d, h, w) to logits (b, r,
+/// c): the values of the loss, and the accuracy.
 fn train_linear_head(logits: impl Fn(&Tensor, &Linear) -> Result<Tensor>) -> Result<(Vec<f32>, f32)> {
     let (images, labels) = images()?;
     let encoder = Var::from_tensor(&(tensor((16, 1, 4, 4), 23)? * 0.4)?)?;

@@ -1,5 +1,5 @@
-//! What is shown of the CUDA engine: the example of a step as it stands in `examples/`, which checks itself against the reference, and
-//! the README's snippet.
+//! What is shown of the CUDA engine: the example of a step as it stands in `examples/`, which checks itself
+//! against the reference, and the README's snippet.
 
 mod common;
 #[path = "../examples/cuda_step.rs"]

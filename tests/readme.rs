@@ -1,5 +1,5 @@
-//! The README's snippets, run and judged by plain f64 loops. The lines between `// README` and `// end` of a function stand in the
-//! README as they stand here.
+//! The README's snippets, run and judged by plain f64 loops. The lines between `// README` and `// end` of a
+//! function stand in the README as they stand here.
 
 #![cfg(feature = "candle")]
 #![allow(clippy::needless_range_loop)] // loops run over indices as the equations do
@@ -136,6 +136,7 @@ fn cpu() -> Result<()> {
         weights: None,
     };
     let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
+    // gradients.logits is dS (b, r, c): hand it to your autograd.
     let (loss, gradients) = cpu::loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
     assert!((loss.value - 3f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
     // end

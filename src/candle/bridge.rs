@@ -7,12 +7,13 @@ use super::backend::Backend;
 use crate::element::Element;
 use crate::error::Error;
 
-/// Features (b, r, d) of a feature map (b, d, h, w), r = h·w: contiguous, so a copy except of channels-last maps.
+/// Features (b, r, d) of a feature map (b, d, h, w), r = h·w: contiguous, so a copy except of channels-last
+/// maps.
 ///
-/// The ops of this module would take a transposed view, but candle 0.11 multiplies one wrongly on the CPU, without an error, where
-/// the other factor is repeated over the batch, as `candle_nn::Linear` repeats its weight
-/// ([pull request 3758](https://github.com/huggingface/candle/pull/3758)). Call `.contiguous()?` on a view of your own before a
-/// linear layer.
+/// The ops of this module would take a transposed view, but candle 0.11 multiplies one wrongly on the CPU,
+/// without an error, where the other factor is repeated over the batch, as `candle_nn::Linear` repeats its
+/// weight ([pull request 3758](https://github.com/huggingface/candle/pull/3758)). Call `.contiguous()?` on a
+/// view of your own before a linear layer.
 ///
 /// # Errors
 /// When the map has not four dimensions.

@@ -13,9 +13,11 @@ const OP: &str = "mix";
 
 /// Z̃ (n, r, d) of features Z (b, r, d), equation (7), in the features' type.
 ///
-/// `attention` a (b, r), not negative; none for M̂ = Λ. `draw`: a [`Mixing`] or a tensor of explicit weights. Gradients
-/// flow to the features and to the attention, not to explicit weights; detach the attention to keep it constant (at small α its gradient
-/// explodes: see [`LossOptions::detach_attention`](crate::LossOptions::detach_attention)). Backward draws again what forward drew.
+/// `attention` a (b, r), not negative; none for M̂ = Λ. `draw`: a [`Mixing`] or a tensor of explicit weights.
+/// Gradients flow to the features and to the attention, not to explicit weights; detach the attention to keep
+/// it constant (at small α its gradient explodes: see
+/// [`LossOptions::detach_attention`](crate::LossOptions::detach_attention)). Backward draws again what
+/// forward drew.
 ///
 /// # Errors
 /// Whatever the engine refuses ([`crate::cpu::mix_forward`], and its like on CUDA), tensors on other devices, and types other
@@ -71,12 +73,13 @@ fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
 pub struct MixMatrix {
     /// Λ (r, b, n), or M̂ where attention is given; every column sums to 1.
     pub matrix: Tensor,
-    /// s (r, n): Σ_i a_i λ_ik, by which [`Reduction::AttentionWeighted`](crate::Reduction) weighs losses; 1 without attention.
+    /// s (r, n): Σ_i a_i λ_ik, by which [`Reduction::AttentionWeighted`](crate::Reduction) weighs losses; 1
+    /// without attention.
     pub mass: Tensor,
 }
 
-/// What the ops draw for `b` examples at `r` positions, with attention (b, r) where it is given. It is drawn on `device`, where attention
-/// and explicit weights have to be.
+/// What the ops draw for `b` examples at `r` positions, with attention (b, r) where it is given. It is drawn
+/// on `device`, where attention and explicit weights have to be.
 ///
 /// # Errors
 /// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA), and tensors on other devices.

@@ -4,8 +4,8 @@
 //! bf16, of any strides, on the CPU or a CUDA device; only attention and explicit weights are read as f32. The loss computes its
 //! gradient in the same pass as its value when something upstream is tracked, so that a backward pass draws nothing.
 //!
-//! The versions go together: candle-core and candle-nn 0.11. A classifier that ends in a linear layer needs five lines for Dense
-//! MultiMix, because mixing commutes with it:
+//! The versions go together: candle-core and candle-nn 0.11. A classifier that ends in a linear layer needs
+//! five lines for Dense MultiMix, because mixing commutes with it:
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -31,7 +31,8 @@
 //! # }
 //! ```
 //!
-//! A step of a training loop on real features is in the README, with heads that are not linear and input mixup.
+//! A step of a training loop on real features is in the README, with heads that are not linear and input
+//! mixup.
 //!
 //! Errors are candle's, and say what this crate's [`Error`] says.
 //!

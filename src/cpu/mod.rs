@@ -77,7 +77,8 @@ pub struct LossInput<'a, T> {
     pub targets: Targets<'a>,
     /// a (b, r), not negative; or none for M̂ = Λ.
     pub attention: Option<View<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised. No gradient.
+    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised. No
+    /// gradient.
     pub weights: Option<View<'a, f32, 3>>,
 }
 

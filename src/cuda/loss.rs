@@ -30,8 +30,8 @@ pub struct LossInput<'a, T> {
     pub targets: DeviceTargets<'a>,
     /// a (b, r), not negative; or none for M̂ = Λ.
     pub attention: Option<DeviceView<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative and no column all
-    /// zero; columns are normalised. No gradient.
+    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative and no
+    /// column all zero; columns are normalised. No gradient.
     pub weights: Option<DeviceView<'a, f32, 3>>,
 }
 
@@ -112,8 +112,9 @@ impl Queue<'_> {
         Ok(loss)
     }
 
-    /// The loss and the gradients of `upstream` times the loss, over the same draws: the cheapest way to train.
-    /// [`cpu::loss_forward_backward`](crate::cpu::loss_forward_backward) says why f16 gradients want a factor.
+    /// The loss and the gradients of `upstream` times the loss, over the same draws: the cheapest way to
+    /// train. [`cpu::loss_forward_backward`](crate::cpu::loss_forward_backward) says why f16 gradients want a
+    /// factor.
     ///
     /// # Errors
     /// As [`Queue::loss_forward`].

@@ -1,7 +1,7 @@
 //! Ties the README to tests: its snippets are code that a test runs.
 
-/// Fails unless the lines between `// README` and `// end` in a function of a test file stand in the README, in one snippet.
-/// Comments and white space may differ.
+/// Fails unless the lines between `// README` and `// end` in a function of a test file stand in the README,
+/// in one snippet. Comments and white space may differ.
 pub fn assert_shown(source: &str, function: &str) {
     let code = |text: &str| -> String {
         let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());

@@ -106,17 +106,19 @@ pub fn loss_backward<T: Element>(
     Ok(loss_forward_backward(mixing, input, options, upstream)?.1)
 }
 
-/// The loss and the gradient of `upstream` times the loss in one pass over the same draws: the cheapest way to train.
+/// The loss and the gradient of `upstream` times the loss in one pass over the same draws: the cheapest way
+/// to train.
 ///
-/// Scale f16 gradients up by `upstream`, and down again once they are in f32: a gradient shrinks as 1 / (b·r), and at b = 128, r = 49 and 200
-/// classes even the largest lies below 6e-5, where f16 begins to lose digits. A power of two costs no digits.
+/// Scale f16 gradients up by `upstream`, and down again once they are in f32: a gradient shrinks as 1 /
+/// (b·r), and at b = 128, r = 49 and 200 classes even the largest lies below 6e-5, where f16 begins to lose
+/// digits. A power of two costs no digits.
 ///
 /// # Errors
 /// As [`loss_forward`].
 ///
 /// ```
 /// use multimix::cpu::{self, LossInput, Targets};
-/// use multimix::{Alpha, LossOptions, Mixing, View};
+/// use multimix::{LossOptions, Mixing, View};
 /// let logits = [2.0f32, -1.0, 0.5, 0.0, 1.0, -2.0]; // (b = 2, r = 1, c = 3)
 /// let input = LossInput {
 ///     logits: View::new(&logits, [2, 1, 3])?,
@@ -127,7 +129,8 @@ pub fn loss_backward<T: Element>(
 /// // Both examples all but alone in a mixture each: the loss is their mean cross-entropy.
 /// let weights = [1.0f32, 1e-9, 1e-9, 1.0]; // (r or 1, b = 2, n = 2)
 /// let input = LossInput { weights: Some(View::new(&weights, [1, 2, 2])?), ..input };
-/// let (loss, gradients) = cpu::loss_forward_backward(&Mixing::explicit(2), &input, &LossOptions::default(), 1.0)?;
+/// let (mixing, options) = (Mixing::explicit(2), LossOptions::default());
+/// let (loss, gradients) = cpu::loss_forward_backward(&mixing, &input, &options, 1.0)?;
 /// let log_sum_exp = |s: &[f32]| s.iter().map(|s| s.exp()).sum::<f32>().ln();
 /// let mean = (log_sum_exp(&logits[..3]) - 2.0 + log_sum_exp(&logits[3..]) + 2.0) / 2.0;
 /// assert!((loss.value - mean).abs() < 1e-6);
