@@ -49,6 +49,7 @@ fn readme() -> anyhow::Result<()> {
     };
     let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0);
     let (options, upstream) = (LossOptions::default(), Upstream::default());
+    // gradients.logits is dS (b, r, c), in device memory.
     let (loss, gradients) =
         engine.on(&stream)?.loss_forward_backward(&mixing, &input, &options, &upstream)?;
     let loss = stream.clone_dtoh(&loss.value)?[0]; // this waits; nothing before it did
