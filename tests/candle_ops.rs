@@ -172,6 +172,22 @@ fn mixing_draws_the_weights_that_it_shows() -> Result<()> {
 }
 
 #[test]
+fn gradients_of_mixed_targets_are_those_of_the_plain_formula() -> Result<()> {
+    let (rows, attention) = (Var::from_tensor(&tensor((B, C), 4)?.abs()?)?, positive_attention()?);
+    let (weights, upstream) = (explicit_weights()?, tensor((N, R, C), 3)?);
+    let ours = candle::mix_targets(&rows, C, R, Some(&attention), &weights)?;
+    let repeated = rows.unsqueeze(1)?.broadcast_as((B, R, C))?.contiguous()?;
+    let plain = mixed(&repeated, &mix_matrix(&weights, &attention)?.0)?;
+    assert_close(&ours, &plain, 1e-6)?;
+    let (ours, plain) =
+        ((ours * &upstream)?.sum_all()?.backward()?, (plain * &upstream)?.sum_all()?.backward()?);
+    for variable in [&rows, &attention] {
+        assert_close(ours.get(variable).unwrap(), plain.get(variable).unwrap(), 1e-5)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn weights_are_the_mix_matrix_and_its_mass() -> Result<()> {
     let (attention, explicit) = (positive_attention()?, explicit_weights()?);
     let shown = candle::weights(B, R, Some(&attention), &explicit, &Device::Cpu)?;

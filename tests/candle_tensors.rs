@@ -48,6 +48,43 @@ fn memory_order_changes_nothing() -> Result<()> {
     assert_close(&loss(&logits, Some(&transposed))?, &value, 0.0)
 }
 
+/// Features, attention, rows and weights in all memory orders, repeated ones among them: the gradients are those of copies.
+#[test]
+fn memory_order_changes_no_gradient() -> Result<()> {
+    let x = Var::from_tensor(&(tensor((B, R, C), 1)? * 3.0)?)?;
+    let a = Var::from_tensor(&(tensor((B, R), 2)?.abs()? + 0.1)?)?;
+    let y = Var::from_tensor(&tensor((B, C), 3)?.abs()?)?;
+    let options = LossOptions { detach_attention: false, ..LossOptions::default() };
+    let run = |x_view: &Tensor, a_view: &Tensor, y_view: &Tensor| -> Result<Vec<Tensor>> {
+        let loss = candle::loss(x_view, y_view, Some(a_view), &mixing(), &options)?;
+        let mixed = candle::mix(x_view, Some(a_view), &mixing())?;
+        let targets = candle::mix_targets(y_view, C, R, Some(a_view), &mixing())?;
+        let maps = candle::attention(x_view, None, &AttentionOptions::default())?;
+        // Gradients come back to the ops transposed, too.
+        let products = mixed.transpose(0, 2)?.mul(&targets.transpose(0, 2)?.exp()?)?.sum_all()?;
+        let sum = ((loss + products)? + maps.t()?.sqr()?.sum_all()?)?;
+        let gradients = sum.backward()?;
+        [&x, &a, &y].into_iter().map(|variable| Ok(gradients.get(variable).unwrap().clone())).collect()
+    };
+    let wanted = run(&x, &a, &y)?;
+    let transposed_a = a.t()?.contiguous()?.t()?;
+    let transposed_y = y.t()?.contiguous()?.t()?;
+    for x in in_all_orders(&x)? {
+        for (given, wanted) in run(&x, &transposed_a, &transposed_y)?.iter().zip(&wanted) {
+            assert_close(given, wanted, 1e-5)?;
+        }
+    }
+    // One example seen B times: its gradient is the sum of theirs.
+    let (x0, a0, y0) = (x.narrow(0, 0, 1)?, a.narrow(0, 0, 1)?, y.narrow(0, 0, 1)?);
+    let views = [x0.broadcast_as((B, R, C))?, a0.broadcast_as((B, R))?, y0.broadcast_as((B, C))?];
+    let copies = [x0.repeat((B, 1, 1))?, a0.repeat((B, 1))?, y0.repeat((B, 1))?];
+    let [given, wanted] = [views, copies].map(|[x, a, y]| run(&x, &a, &y));
+    for (given, wanted) in given?.iter().zip(&wanted?) {
+        assert_close(given, wanted, 1e-5)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn gradients_reach_through_strides() -> Result<()> {
     let map = Var::from_tensor(&tensor((B, C, 2, 2), 1)?)?;
