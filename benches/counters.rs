@@ -18,7 +18,7 @@ use half::bf16;
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{
     AttentionInput, DeviceElement, DeviceTargets, DeviceView, LossInput, MixInput, MixedGradients, Queue,
-    WeightsInput,
+    Upstream, WeightsInput,
 };
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 use vgpu::VirtualGpu;
@@ -151,7 +151,7 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
         });
         let floor = Floor { bytes: 2 * logits + maps + 4 * b, flops: 2 * product };
         self.report("loss + dS", floor, |queue| {
-            drop(queue.loss_forward_backward(&mixing, &input, &options).unwrap());
+            drop(queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default()).unwrap());
         });
     }
 

@@ -19,7 +19,7 @@ fn main() {
         report("loss", shape, work, || cpu::loss_forward(&mixing, &input, &options).expect("valid"));
         let work = Work { flops: 2.0 * product, bytes: 2.0 * bytes, ..work };
         report("loss and gradient", shape, work, || {
-            cpu::loss_forward_backward(&mixing, &input, &options).expect("valid")
+            cpu::loss_forward_backward(&mixing, &input, &options, 1.0).expect("valid")
         });
     }
     if std::env::args().any(|argument| argument == "--memory") {
@@ -33,8 +33,8 @@ fn memory(shape: &Shape) {
     for n in [1_000, 1_000_000] {
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
         let extra = peak_of(|| {
-            let gradients = cpu::loss_forward_backward(&mixing, &data.input(shape), &LossOptions::default());
-            drop(gradients.expect("valid"));
+            let (input, options) = (data.input(shape), LossOptions::default());
+            drop(cpu::loss_forward_backward(&mixing, &input, &options, 1.0).expect("valid"));
         });
         println!("loss and gradient at A with n = {n}: {:.2} MB extra at most", extra as f64 / 1e6);
     }

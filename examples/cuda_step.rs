@@ -3,7 +3,7 @@
 //!     cargo run --release --example cuda_step            # on this machine's GPU
 //!     cargo xtask run cargo run --example cuda_step      # on the virtual GPU
 
-use multimix::cuda::{self, DeviceTargets, DeviceView, Engine, LossInput, WeightsInput};
+use multimix::cuda::{self, DeviceTargets, DeviceView, Engine, LossInput, Upstream, WeightsInput};
 use multimix::reference::{self, LossInputs, Sizes, Targets};
 use multimix::{Alpha, LossOptions, Mixing};
 
@@ -31,7 +31,7 @@ pub fn main() -> anyhow::Result<()> {
     let queue = engine.on(&stream)?;
     let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(7).step(42);
     let options = LossOptions::default();
-    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options)?;
+    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default())?;
     let drawn = queue.weights::<f32>(&mixing, &WeightsInput { b, r, attention: None, weights: None })?.0;
     let (loss, gradient) = (stream.clone_dtoh(&loss.value)?[0], stream.clone_dtoh(&gradients.logits)?);
 

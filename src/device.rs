@@ -42,8 +42,13 @@ impl<T: crate::Element> Storage for T {}
 ///     weights: None,
 /// };
 /// let mixing = Mixing::dirichlet(64, Alpha::PAPER).seed(1);
-/// let (loss, gradients) = device.loss_forward_backward(&mixing, &input, &LossOptions::default())?;
-/// assert!(loss.value > 0.0 && gradients.logits.len() == 6);
+/// let (loss, gradients) = device.loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
+/// // A step along the gradient lowers the loss by its squared length.
+/// let squared: f32 = gradients.logits.iter().map(|g| g * g).sum();
+/// let stepped: Vec<f32> = logits.iter().zip(&gradients.logits).map(|(s, g)| s - 0.1 * g).collect();
+/// let input = LossInput { logits: View::new(&stepped, [2, 1, 3])?, ..input };
+/// let fall = loss.value - device.loss_forward(&mixing, &input, &LossOptions::default())?.value;
+/// assert!((fall / (0.1 * squared) - 1.0).abs() < 0.05);
 /// # Ok::<(), multimix::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -145,7 +150,7 @@ impl Device {
         dispatch!(self, loss_forward(mixing, input, options))
     }
 
-    /// The loss and its gradients; [`cpu::loss_forward_backward`].
+    /// The loss, and the gradients of `upstream` times the loss; [`cpu::loss_forward_backward`].
     ///
     /// # Errors
     /// As [`cpu::loss_forward_backward`]; on a GPU also those of its driver and of NVRTC.
@@ -154,7 +159,8 @@ impl Device {
         mixing: &Mixing,
         input: &LossInput<'_, T>,
         options: &LossOptions,
+        upstream: f32,
     ) -> Result<(Loss, LossGradients<T>)> {
-        dispatch!(self, loss_forward_backward(mixing, input, options))
+        dispatch!(self, loss_forward_backward(mixing, input, options, upstream))
     }
 }

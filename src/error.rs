@@ -34,6 +34,40 @@ pub enum Error {
         /// The sizes.
         sizes: Vec<usize>,
     },
+    /// An index lies further from the start than can be addressed.
+    #[error(
+        "{op}: {name} with shape {shape:?} and strides {strides:?} reaches further than can be addressed"
+    )]
+    Reach {
+        /// The operation called.
+        op: &'static str,
+        /// The argument.
+        name: &'static str,
+        /// The shape given.
+        shape: Vec<usize>,
+        /// The strides given, in elements.
+        strides: Vec<usize>,
+    },
+    /// The host has no memory for an array.
+    #[error("{op}: {name} takes {bytes} bytes of memory, which are not there")]
+    Memory {
+        /// The operation called.
+        op: &'static str,
+        /// The array.
+        name: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
+    /// A workspace is smaller than the call's `_workspace_bytes` function says.
+    #[error("{op}: the workspace holds {given} bytes, but the call takes {wanted}")]
+    Workspace {
+        /// The operation called.
+        op: &'static str,
+        /// Bytes given.
+        given: usize,
+        /// Bytes needed.
+        wanted: usize,
+    },
     /// A slice is too short for the shape and strides it is viewed with.
     #[error("{op}: {name} holds {given} elements, but its shape and strides reach {wanted}")]
     Length {
@@ -71,7 +105,7 @@ pub enum Error {
         rule: &'static str,
     },
     /// A label is not below the number of classes.
-    #[error("{op}: labels[{index}] is {given}, but there are {classes} classes (0 to {})", classes - 1)]
+    #[error("{op}: labels[{index}] is {given}, but there are {classes} classes, counted from 0")]
     Label {
         /// The operation called.
         op: &'static str,

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// Strides may be zero in inputs (one value seen many times). Every product is checked in 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct Layout<const N: usize> {
     /// Elements along each axis.
     pub shape: [usize; N],
@@ -39,15 +40,15 @@ impl<const N: usize> Layout<N> {
 
     /// How many elements of memory the layout reaches over: the largest index plus one, or zero when empty.
     pub fn reach(&self, op: &'static str, name: &'static str) -> Result<usize> {
-        let too_large = || Error::TooLarge { op, name, sizes: self.shape.to_vec() };
         if self.count(op, name)? == 0 {
             return Ok(0);
         }
         let last = self.shape.iter().zip(&self.strides).try_fold(0usize, |sum, (&size, &stride)| {
             (size - 1).checked_mul(stride).and_then(|step| sum.checked_add(step))
         });
-        let reach = last.and_then(|last| last.checked_add(1)).ok_or_else(too_large)?;
-        if isize::try_from(reach).is_err() { Err(too_large()) } else { Ok(reach) }
+        let reach = last.and_then(|last| last.checked_add(1)).filter(|&reach| isize::try_from(reach).is_ok());
+        let (shape, strides) = (&self.shape, &self.strides);
+        reach.ok_or_else(|| Error::Reach { op, name, shape: shape.to_vec(), strides: strides.to_vec() })
     }
 
     /// Whether no two indices share a place. Sufficient, not necessary: sorted by stride, every axis must step
@@ -66,10 +67,11 @@ impl<const N: usize> Layout<N> {
         true
     }
 
-    /// The place of an index, in elements from the start.
+    /// The place of an index, in elements from the start. For an index outside of the shape it means nothing.
     #[inline(always)]
     pub fn offset(&self, index: [usize; N]) -> usize {
-        index.iter().zip(&self.strides).map(|(index, stride)| index * stride).sum()
+        let steps = index.iter().zip(&self.strides);
+        steps.fold(0, |at, (index, &stride)| at.wrapping_add(index.wrapping_mul(stride)))
     }
 }
 
@@ -93,7 +95,8 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     /// A contiguous, row-major view of the first elements of `data`.
     ///
     /// # Errors
-    /// [`Error::Length`] when `data` is shorter than the shape, [`Error::TooLarge`] when the shape's product overflows.
+    /// [`Error::Length`] when `data` is shorter than the shape, [`Error::TooLarge`] and [`Error::Reach`] when
+    /// that cannot be addressed.
     pub fn new(data: &'a [T], shape: [usize; N]) -> Result<Self> {
         Self::from_layout(data, Layout::contiguous(shape))
     }
@@ -139,7 +142,7 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     /// One element.
     ///
     /// # Panics
-    /// When the index lies outside of the slice, as slice indexing does.
+    /// When the place of the index lies outside of the slice, as slice indexing does.
     #[inline(always)]
     pub fn get(&self, index: [usize; N]) -> T {
         self.data[self.layout.offset(index)]
@@ -219,7 +222,7 @@ impl<'a, T: Copy, const N: usize> ViewMut<'a, T, N> {
     /// Writes one element.
     ///
     /// # Panics
-    /// When the index lies outside of the slice, as slice indexing does.
+    /// When the place of the index lies outside of the slice, as slice indexing does.
     #[inline(always)]
     pub fn set(&mut self, index: [usize; N], value: T) {
         self.data[self.layout.offset(index)] = value;
@@ -244,7 +247,7 @@ mod tests {
         let huge = Layout::contiguous([usize::MAX, 2, 3]);
         assert!(matches!(huge.reach("op", "x"), Err(Error::TooLarge { .. })));
         let far = Layout { shape: [2, 2, 2], strides: [usize::MAX, 1, 1] };
-        assert!(matches!(far.reach("op", "x"), Err(Error::TooLarge { .. })));
+        assert!(matches!(far.reach("op", "x"), Err(Error::Reach { .. })));
         assert_eq!(Layout::contiguous([4, 0, 2]).reach("op", "x"), Ok(0));
     }
 

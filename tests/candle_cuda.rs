@@ -154,12 +154,15 @@ fn mixed_targets_and_weights() -> Result<()> {
     for mixing in mixings() {
         assert_agree(1e-6, |device| {
             let (a, labels) = (attention(device)?, labels(B, C)?.to_device(device)?);
-            Ok(vec![
-                candle::mix_targets(&labels, C, R, Some(&a), &mixing)?,
+            let mut results = vec![candle::mix_targets(&labels, C, R, Some(&a), &mixing)?];
+            for drawn in [
                 candle::weights(B, R, Some(&a), &mixing, device)?,
                 candle::weights(B, R, None, &mixing, device)?,
                 candle::weights(B, R, None, &explicit_weights(device)?, device)?,
-            ])
+            ] {
+                results.extend([drawn.matrix, drawn.mass]);
+            }
+            Ok(results)
         })?;
     }
     Ok(())
@@ -225,6 +228,11 @@ fn tensors_on_two_devices_are_refused() -> Result<()> {
     let error = candle::loss(&logits, &labels, None, &mixings()[0], &LossOptions::default()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("targets is on Cpu") && text.contains("a CUDA device"), "{text}");
+    let maps = attention(&Device::Cpu)?;
+    let error =
+        candle::mix(&tensor((B, R, D), 2)?.to_device(&device)?, Some(&maps), &mixings()[0]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("mix: attention is on Cpu, but features on Cuda"), "{text}");
     // The device is as usable as before.
     let mixed = candle::mix(&logits.unsqueeze(1)?, None, &mixings()[0])?;
     assert_eq!(mixed.i(0)?.dims(), [1, C]);

@@ -155,7 +155,7 @@ fn mixing_draws_the_weights_that_it_shows() -> Result<()> {
         Mixing::dirichlet(N, Alpha::PAPER).seed(5).step(2),
         Mixing::pair(N, Alpha::Fixed(2.0), Factor::PerBatch).seed(5).step(2),
     ] {
-        let weights = candle::weights(B, R, None, &mixing, &Device::Cpu)?;
+        let weights = candle::weights(B, R, None, &mixing, &Device::Cpu)?.matrix;
         assert_eq!(weights.dims(), [R, B, N]);
         let ours = candle::mix(&features, None, &mixing)?;
         assert_close(&ours, &mixed(&features, &weights)?, 1e-6)?;
@@ -169,6 +169,38 @@ fn mixing_draws_the_weights_that_it_shows() -> Result<()> {
         assert_close(&candle::mix_targets(&one_hot(&labels)?, C, R, None, &mixing)?, &targets, 1e-6)?;
     }
     Ok(())
+}
+
+#[test]
+fn gradients_of_mixed_targets_are_those_of_the_plain_formula() -> Result<()> {
+    let (rows, attention) = (Var::from_tensor(&tensor((B, C), 4)?.abs()?)?, positive_attention()?);
+    let (weights, upstream) = (explicit_weights()?, tensor((N, R, C), 3)?);
+    let ours = candle::mix_targets(&rows, C, R, Some(&attention), &weights)?;
+    let repeated = rows.unsqueeze(1)?.broadcast_as((B, R, C))?.contiguous()?;
+    let plain = mixed(&repeated, &mix_matrix(&weights, &attention)?.0)?;
+    assert_close(&ours, &plain, 1e-6)?;
+    let (ours, plain) =
+        ((ours * &upstream)?.sum_all()?.backward()?, (plain * &upstream)?.sum_all()?.backward()?);
+    for variable in [&rows, &attention] {
+        assert_close(ours.get(variable).unwrap(), plain.get(variable).unwrap(), 1e-5)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn weights_are_the_mix_matrix_and_its_mass() -> Result<()> {
+    let (attention, explicit) = (positive_attention()?, explicit_weights()?);
+    let shown = candle::weights(B, R, Some(&attention), &explicit, &Device::Cpu)?;
+    let (matrix, mass) = mix_matrix(&explicit, &attention)?;
+    assert_close(&shown.matrix, &matrix, 1e-6)?;
+    assert_close(&shown.mass, &mass, 1e-6)?;
+    let mixing = Mixing::dirichlet(N, Alpha::PAPER).seed(5);
+    let drawn = candle::weights(B, R, None, &mixing, &Device::Cpu)?;
+    assert_close(&drawn.mass, &Tensor::ones((R, N), DType::F32, &Device::Cpu)?, 0.0)?;
+    let shown = candle::weights(B, R, Some(&attention), &mixing, &Device::Cpu)?;
+    let (matrix, mass) = mix_matrix(&drawn.matrix, &attention)?;
+    assert_close(&shown.matrix, &matrix, 1e-6)?;
+    assert_close(&shown.mass, &mass, 1e-6)
 }
 
 #[test]

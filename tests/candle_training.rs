@@ -5,7 +5,7 @@
 mod candle_support;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
 use candle_support::tensor;
 use multimix::candle;
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
@@ -109,5 +109,66 @@ fn both_ways_to_the_loss_agree() -> Result<()> {
     for variable in [&model.encoder, &model.classifier] {
         candle_support::assert_close(fused.get(variable).unwrap(), plain.get(variable).unwrap(), 1e-5)?;
     }
+    Ok(())
+}
+
+/// Images (b, 1, 16, 16) of ten classes: noise, and for each class a pattern of its own.
+fn images() -> Result<(Tensor, Tensor)> {
+    let labels = Tensor::from_iter((0..64u32).map(|i| i % 10), &Device::Cpu)?;
+    let patterns = tensor((10, 1, 16, 16), 21)?.index_select(&labels, 0)?;
+    Ok(((patterns + (tensor((64, 1, 16, 16), 22)? * 0.5)?)?, labels))
+}
+
+/// Trains an encoder and a linear head as the README does, with a way from maps (b, d, h, w) to logits (b, r,
+/// c): the values of the loss, and the accuracy.
+fn train_linear_head(logits: impl Fn(&Tensor, &Linear) -> Result<Tensor>) -> Result<(Vec<f32>, f32)> {
+    let (images, labels) = images()?;
+    let encoder = Var::from_tensor(&(tensor((16, 1, 4, 4), 23)? * 0.4)?)?;
+    let weight = Var::from_tensor(&(tensor((10, 16), 24)? * 0.3)?)?;
+    let bias = Var::zeros(10, DType::F32, &Device::Cpu)?;
+    let linear = Linear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone()));
+    let settings = ParamsAdamW { lr: 0.03, ..ParamsAdamW::default() };
+    let mut optimizer = AdamW::new(vec![encoder.clone(), weight.clone(), bias.clone()], settings)?;
+    let forward = || -> Result<(Tensor, Tensor)> {
+        let map = images.conv2d(&encoder, 0, 4, 1, 1)?.relu()?;
+        Ok((logits(&map, &linear)?, candle::positions(&map)?))
+    };
+    let step = |step| -> Result<f32> {
+        let (logits, features) = forward()?;
+        let attention = candle::attention(&features.detach(), None, &AttentionOptions::default())?;
+        let mixing = Mixing::dirichlet(200, Alpha::PAPER).seed(1).step(step);
+        let loss = candle::loss(&logits, &labels, Some(&attention), &mixing, &LossOptions::default())?;
+        optimizer.backward_step(&loss)?;
+        loss.to_scalar()
+    };
+    let losses = (0..150).map(step).collect::<Result<_>>()?;
+    let right = forward()?.0.mean(1)?.argmax(D::Minus1)?.eq(&labels)?.to_dtype(DType::F32)?;
+    Ok((losses, right.mean_all()?.to_scalar()?))
+}
+
+#[test]
+fn a_linear_head_on_positions_trains_as_on_copies_and_as_in_plain_sums() -> Result<()> {
+    let (losses, accuracy) = train_linear_head(|map, linear| candle::positions(map)?.apply(linear))?;
+    let copied =
+        train_linear_head(|map, linear| map.flatten_from(2)?.transpose(1, 2)?.contiguous()?.apply(linear))?;
+    // No product of matrices: each channel times its weight, summed.
+    let plain = train_linear_head(|map, linear| {
+        let map = map.flatten_from(2)?.transpose(1, 2)?.unsqueeze(2)?;
+        map.broadcast_mul(linear.weight())?.sum(D::Minus1)?.broadcast_add(linear.bias().unwrap())
+    })?;
+    for (other, other_accuracy) in [copied, plain] {
+        for (step, (given, wanted)) in losses.iter().zip(&other).enumerate() {
+            // Differences of rounding grow as training goes on.
+            let tolerance = if step < 10 { 1e-5 } else { 1e-2 };
+            assert!((given - wanted).abs() < tolerance * wanted, "step {step}: {given}, not {wanted}");
+        }
+        assert_eq!(accuracy, other_accuracy);
+    }
+    assert!(
+        accuracy > 0.95 && losses[149] < 0.97 * losses[0],
+        "{accuracy}, {} to {}",
+        losses[0],
+        losses[149]
+    );
     Ok(())
 }

@@ -3,7 +3,7 @@
 use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, MixBackwardOutputs, MixInput};
 use multimix::cpu::{MixOutputs, MixTargets, MixedGradients, Targets, WeightsInput};
 use multimix::{
-    Alpha, AttentionOptions, Error, Factor, LossOptions, Mixing, Normalise, Query, View, ViewMut,
+    Alpha, AttentionOptions, Error, Factor, Layout, LossOptions, Mixing, Normalise, Query, View, ViewMut,
 };
 
 /// The sizes of the problem that each test spoils in one place.
@@ -90,7 +90,8 @@ fn views_refuse_slices_that_do_not_hold_them() {
         "view: data = [18446744073709551615, 2] has more elements than can be addressed",
     );
     let far = View::with_strides(&data, [2, 2], [usize::MAX, 1]);
-    assert_says(far, "view: data = [2, 2] has more elements than can be addressed");
+    let message = "view: data with shape [2, 2] and strides [18446744073709551615, 1] reaches further than can be addressed";
+    assert_says(far, message);
     let mut data = [0f32; 10];
     let overlapping = ViewMut::with_strides(&mut data, [3, 3], [2, 1]);
     let message = "view: data with shape [3, 3] and strides [2, 1] maps two elements to one place";
@@ -159,7 +160,7 @@ fn outputs_too_large_for_memory_are_errors() {
     let gradient = cpu::loss_backward(&mixing(), &input, &LossOptions::default(), 1.0);
     assert_says(
         gradient,
-        "loss: the gradient of the logits = [2, 1, 288230376151711744] has more elements than can be addressed",
+        "loss: the gradient of the logits takes 2305843009213693952 bytes of memory, which are not there",
     );
     assert!(matches!(loss(&mixing(), &input), Err(Error::TooLarge { .. })));
     let features = View::with_strides(&value, [2, 1, c], [0; 3]).unwrap();
@@ -193,7 +194,7 @@ fn attention_that_is_negative_or_not_finite_is_named() {
 fn labels_and_targets_that_do_not_fit_are_named() {
     let mut data = Data::new();
     data.labels[3] = C as u32;
-    let message = |op| format!("{op}: labels[3] is 6, but there are 6 classes (0 to 5)");
+    let message = |op| format!("{op}: labels[3] is 6, but there are 6 classes, counted from 0");
     assert_says(loss(&mixing(), &data.loss()), &message("loss"));
     assert_says(cpu::mix_forward(&mixing(), &data.mix()), &message("mix"));
     let features = View::new(&data.features, [B, R, D]).unwrap();
@@ -324,15 +325,32 @@ fn outputs_and_gradients_of_another_shape_are_named() {
         result,
         "mix: a gradient of the targets needs soft targets and the gradient of the mixed ones",
     );
-    let result = cpu::loss_into(
-        &mixing(),
-        &data.loss(),
-        &LossOptions::default(),
-        1.0,
-        LossOutputs::default(),
-        &mut [],
-    );
-    let Error::Length { op: "loss", name: "workspace (bytes)", given: 0, .. } = result.unwrap_err() else {
-        panic!("not an error about the workspace")
-    };
+    let outputs = LossOutputs::default();
+    let wanted =
+        cpu::loss_workspace_bytes(&mixing(), &data.loss(), &LossOptions::default(), &outputs).unwrap();
+    let result = cpu::loss_into(&mixing(), &data.loss(), &LossOptions::default(), 1.0, outputs, &mut [0; 9]);
+    assert_says(result, &format!("loss: the workspace holds 9 bytes, but the call takes {wanted}"));
+}
+
+#[test]
+fn an_error_can_be_shown_whatever_its_numbers() {
+    for classes in [0, 1, usize::MAX] {
+        let error = Error::Label { op: "loss", index: usize::MAX, given: u64::MAX, classes };
+        assert!(error.to_string().contains(&format!("there are {classes} classes")), "{error}");
+    }
+}
+
+#[test]
+fn the_place_of_an_index_outside_of_a_layout_is_no_panic() {
+    let far = Layout { shape: [3, 3], strides: [usize::MAX, 1] };
+    assert_eq!(far.offset([2, 2]), 0); // 2 (2^64 - 1) + 2, in 64 bits
+    assert_eq!(Layout::contiguous([3, 4]).offset([usize::MAX, usize::MAX]), usize::MAX - 4);
+    assert_eq!(Layout::contiguous([3, 4]).offset([2, 1]), 9);
+    let extremes = [0, 1, 2, 1 << 31, 1 << 32, 1 << 63, usize::MAX];
+    for [a, b, c] in extremes.iter().flat_map(|&a| extremes.map(|b| extremes.map(|c| [a, b, c]))).flatten() {
+        for layout in [Layout { shape: [a, b, c], strides: [c, a, b] }, Layout::contiguous([a, b, c])] {
+            let _ = (layout.offset([b, c, a]), layout.is_injective());
+            let _ = (layout.count("op", "x"), layout.reach("op", "x"));
+        }
+    }
 }

@@ -10,7 +10,8 @@ use common::device::{self, Device, SCHEDULES, device};
 use common::harness::passes;
 use common::problem::random;
 use multimix::cuda::{
-    AttentionInput, DeviceTargets, DeviceView, LossInput, MixInput, MixTargets, MixedGradients, WeightsInput,
+    AttentionInput, DeviceTargets, DeviceView, LossInput, MixInput, MixTargets, MixedGradients, Upstream,
+    WeightsInput,
 };
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 
@@ -94,7 +95,8 @@ fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     let input =
         LossInput { logits: logits.on_device(), targets: targets(), attention: attention(), weights: None };
     let options = LossOptions { detach_attention: false, kl: true, ..LossOptions::default() };
-    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options).unwrap();
+    let (loss, gradients) =
+        queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default()).unwrap();
     results.push(("loss", bits(device.download(&loss.value))));
     results.push(("kl", bits(device.download(&loss.kl.unwrap()))));
     results.push(("dS", bits(device.download(&gradients.logits))));

@@ -88,7 +88,7 @@ fn a_workspace_too_small() {
         WeightsOutput { columns: Some(DeviceViewMut::new(&mut out, [2, 3, 5]).unwrap()), mass: None };
     let scratch = &mut DeviceViewMut::new(&mut workspace, [64]).unwrap();
     let error = queue.weights_into(&mixing(5), &input, &mut output, scratch).unwrap_err();
-    says(&error, &["workspace", "64 elements", "768"]);
+    says(&error, &["workspace", "64 bytes", "768"]);
 }
 
 fn raw_weights<'a>(mixing: &'a Mixing, out: u64) -> RawWeights<'a> {

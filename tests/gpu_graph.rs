@@ -54,7 +54,8 @@ fn plain(device: &Device, shift: f32, step: u64) -> (Vec<f32>, Vec<f32>) {
     };
     let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(5).step(step);
     let queue = device.engine.on(&device.stream).unwrap();
-    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &LossOptions::default()).unwrap();
+    let (options, upstream) = (LossOptions::default(), Upstream::default());
+    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options, &upstream).unwrap();
     (device.download(&loss.value), device.download(&gradients.logits))
 }
 

@@ -15,7 +15,7 @@ use multimix::cuda::{
     DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, LossInput, LossOutputs, Precision, Upstream,
 };
 use multimix::reference::{self, Sizes, Targets};
-use multimix::{Generator, LossOptions, Reduction, ViewMut, cpu};
+use multimix::{Alpha, Generator, LossOptions, Mixing, Reduction, ViewMut, cpu};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -29,8 +29,37 @@ fn main() -> ExitCode {
         harness.test("f16", missing, passes(|| problems::<f16>(Precision::Exact, 40)));
         harness.test("tf32", needs_ampere(), passes(|| problems::<f32>(Precision::Tf32, 30)));
         harness.test("bf16", missing, passes(|| problems::<bf16>(Precision::Exact, 30)));
+        harness.test("gradients_carry_the_upstream", missing, passes(gradients_carry_the_upstream));
         harness.test("many_columns_and_examples", missing, passes(many_columns_and_examples));
     })
+}
+
+/// A factor of the host and one in device memory, both powers of two: exact.
+fn gradients_carry_the_upstream() {
+    let device = device().unwrap();
+    let logits: Vec<f32> = (0..4 * 3 * 5).map(|x| (x as f32 * 0.7).sin()).collect();
+    let (logits, labels) = (device.upload(&logits), device.upload(&[0u32, 1, 2, 4]));
+    let (scalar, queue) = (device.upload(&[-0.25f32]), device.engine.on(&device.stream).unwrap());
+    let input = LossInput {
+        logits: DeviceView::new(&logits, [4, 3, 5]).unwrap(),
+        targets: DeviceTargets::Labels(DeviceView::new(&labels, [4]).unwrap()),
+        attention: None,
+        weights: None,
+    };
+    let run = |upstream: Upstream<'_>| {
+        let (mixing, options) = (Mixing::dirichlet(40, Alpha::PAPER), LossOptions::default());
+        let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options, &upstream).unwrap();
+        (device.download(&loss.value), device.download(&gradients.logits))
+    };
+    let (loss, gradient) = run(Upstream::default());
+    assert!(gradient.iter().any(|&x| x.abs() > 1e-3));
+    let scalar = Some(DeviceView::new(&scalar, [1]).unwrap());
+    for (upstream, factor) in
+        [(Upstream { factor: 1024.0, scalar: None }, 1024.0), (Upstream { factor: 64.0, scalar }, -16.0)]
+    {
+        let wanted = gradient.iter().map(|x| x * factor).collect();
+        assert_eq!(run(upstream), (loss.clone(), wanted));
+    }
 }
 
 /// The inputs of one problem, in both memories.

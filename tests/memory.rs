@@ -66,7 +66,7 @@ fn peak_of_loss([b, r, c]: [usize; 3], n: usize) -> usize {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let run = |n| {
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
-        pool.install(|| cpu::loss_forward_backward(&mixing, &input, &options).unwrap())
+        pool.install(|| cpu::loss_forward_backward(&mixing, &input, &options, 1.0).unwrap())
     };
     run(n.min(20_000)); // what threads and the product's library allocate once
     let start = Instant::now();
@@ -112,8 +112,8 @@ fn check_workspace(name: &str, wanted: usize, mut call: impl FnMut(&mut [u8]) ->
     assert_eq!(memory[0], 0xa5, "{name} wrote before its workspace");
     let mut short = vec![0u8; wanted - 1];
     let error = call(&mut short).unwrap_err();
-    let Error::Length { given, wanted: asked, name: argument, .. } = error else { panic!("{name}: {error}") };
-    assert_eq!((argument, given, asked), ("workspace (bytes)", wanted - 1, wanted), "{name}");
+    let Error::Workspace { given, wanted: asked, .. } = error else { panic!("{name}: {error}") };
+    assert_eq!((given, asked), (wanted - 1, wanted), "{name}");
     call(&mut []).unwrap_err();
 }
 

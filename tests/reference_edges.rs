@@ -284,7 +284,7 @@ fn errors_name_the_value_and_the_rule() {
     );
     shows(
         mix_targets(&sizes, Targets::Labels(&[0, 3]), &weights).unwrap_err(),
-        "reference::mix_targets: labels[1] is 3, but there are 3 classes (0 to 2)",
+        "reference::mix_targets: labels[1] is 3, but there are 3 classes, counted from 0",
     );
     shows(
         attention(&sizes, &[1.0, 2.0], CAM, None).unwrap_err(),

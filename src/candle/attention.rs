@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Shape, Tensor};
 
 use super::backend::{Backend, Classified};
-use super::bridge::{self, Borrowed, Float, Operand};
+use super::bridge::{self, Argument, Borrowed, CLASSIFIER, FEATURES, Float, Operand};
 use super::op::{Differentiable, Given, TensorGradients, apply};
 use crate::problem::AttentionOptions;
 
@@ -35,7 +35,7 @@ pub fn attention(
         return apply(AttentionOp { labels: None, options: *options }, features, None);
     };
     let dtype = if features.device().is_cuda() { features.dtype() } else { DType::F32 };
-    let rows = bridge::to_float(OP, "the classifier", rows, dtype)?;
+    let rows = CLASSIFIER.to_float(OP, rows, dtype)?;
     let labels = Some(bridge::labels(OP, labels)?);
     apply(AttentionOp { labels, options: *options }, features, Some(&rows))
 }
@@ -65,7 +65,7 @@ fn classified<'a, B: Backend>(
 
 impl Differentiable for AttentionOp {
     const OP: &'static str = OP;
-    const ARGUMENTS: [&'static str; 2] = ["features", "the classifier"];
+    const ARGUMENTS: [Argument; 2] = [FEATURES, CLASSIFIER];
 
     fn forward<B: Backend, T: Float>(
         &self,

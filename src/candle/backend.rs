@@ -108,6 +108,11 @@ pub(super) trait Backend: Sized {
         call: &LossCall<'_, Self::Storage>,
     ) -> Result<LossAndGradients<Self::Storage>>;
 
-    /// The mix matrix (r, b, n) in f32.
-    fn weights(&self, columns: &Columns<'_, Self::Storage>, b: usize, r: usize) -> Result<Self::Storage>;
+    /// The mix matrix (r, b, n) and the mass (r, n) in f32.
+    fn weights(
+        &self,
+        columns: &Columns<'_, Self::Storage>,
+        b: usize,
+        r: usize,
+    ) -> Result<(Self::Storage, Self::Storage)>;
 }

@@ -7,18 +7,68 @@ use super::backend::Backend;
 use crate::element::Element;
 use crate::error::Error;
 
-/// Features (b, r, d) of a feature map (b, d, h, w), r = h·w, without a copy where the memory order allows it: NCHW and
-/// channels-last do.
+/// Features (b, r, d) of a feature map (b, d, h, w), r = h·w: contiguous, so a copy except of channels-last
+/// maps.
+///
+/// The ops of this module would take a transposed view, but candle 0.11 multiplies one wrongly on the CPU,
+/// without an error, where the other factor is repeated over the batch, as `candle_nn::Linear` repeats its
+/// weight ([pull request 3758](https://github.com/huggingface/candle/pull/3758)). Call `.contiguous()?` on a
+/// view of your own before a linear layer.
 ///
 /// # Errors
 /// When the map has not four dimensions.
 pub fn positions(map: &Tensor) -> Result<Tensor> {
+    MAP.expect("positions", map)?;
     let (b, d, h, w) = map.dims4()?;
-    let channels_last = map.permute((0, 2, 3, 1))?;
-    if channels_last.is_contiguous() {
-        return channels_last.reshape((b, h * w, d));
+    map.permute((0, 2, 3, 1))?.contiguous()?.reshape((b, h * w, d))
+}
+
+/// What errors call an argument, and the shape that it must have.
+#[derive(Debug)]
+pub(super) struct Argument {
+    pub name: &'static str,
+    rank: usize,
+    shape: &'static str,
+}
+
+const MAP: Argument = Argument { name: "map", rank: 4, shape: "(b, d, h, w)" };
+pub(super) const FEATURES: Argument = Argument {
+    name: "features",
+    rank: 3,
+    shape: "(b, r, d), which candle::positions makes of a map (b, d, h, w)",
+};
+pub(super) const LOGITS: Argument = Argument { name: "logits", rank: 3, shape: "(b, r, c) or (b, c)" };
+pub(super) const ATTENTION: Argument = Argument { name: "attention", rank: 2, shape: "(b, r)" };
+pub(super) const WEIGHTS: Argument = Argument { name: "weights", rank: 3, shape: "(r, b, n) or (1, b, n)" };
+pub(super) const CLASSIFIER: Argument = Argument { name: "the classifier", rank: 2, shape: "(c, d)" };
+pub(super) const TARGETS: Argument =
+    Argument { name: "targets", rank: 2, shape: "labels (b) or rows (b, c)" };
+const LABELS: Argument = Argument { name: "labels", rank: 1, shape: "(b)" };
+
+impl Argument {
+    /// Refuses a tensor that no engine can read, and one of another rank.
+    pub fn expect(&self, op: &'static str, tensor: &Tensor) -> Result<()> {
+        let Self { name, rank, shape } = *self;
+        check_location(op, name, tensor.device().location())?;
+        if tensor.rank() == rank {
+            return Ok(());
+        }
+        bail!("{op}: {name} has shape {:?}, but must be {shape}", tensor.dims())
     }
-    map.reshape((b, d, h * w))?.transpose(1, 2)
+
+    /// The argument in f32, on the tape; no copy where it is in f32 already.
+    pub fn to_f32(&self, op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+        self.to_float(op, tensor, DType::F32)
+    }
+
+    /// As [`Argument::to_f32`], in another type of float.
+    pub fn to_float(&self, op: &'static str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+        self.expect(op, tensor)?;
+        match tensor.dtype() {
+            DType::F32 | DType::F16 | DType::BF16 | DType::F64 => tensor.to_dtype(dtype),
+            other => bail!("{op}: {} has type {other:?}, but must be f32, f16, bf16 or f64", self.name),
+        }
+    }
 }
 
 /// A type in which both candle and the engines store floats.
@@ -96,11 +146,6 @@ impl<'a> Borrowed<'a> {
     }
 }
 
-/// Refuses a tensor that no engine can read.
-pub(super) fn expect_device(op: &'static str, name: &'static str, tensor: &Tensor) -> Result<()> {
-    check_location(op, name, tensor.device().location())
-}
-
 fn check_location(op: &'static str, name: &'static str, location: DeviceLocation) -> Result<()> {
     match location {
         DeviceLocation::Cpu => Ok(()),
@@ -112,31 +157,14 @@ fn check_location(op: &'static str, name: &'static str, location: DeviceLocation
     }
 }
 
-/// Attention, soft targets and explicit weights in f32; a tracked conversion, and none where they are f32 already.
-pub(super) fn to_f32(op: &'static str, name: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    to_float(op, name, tensor, DType::F32)
-}
-
-/// As [`to_f32`], in another type of float.
-pub(super) fn to_float(
-    op: &'static str,
-    name: &'static str,
-    tensor: &Tensor,
-    dtype: DType,
-) -> Result<Tensor> {
-    expect_device(op, name, tensor)?;
-    if !tensor.dtype().is_float() {
-        bail!("{op}: {name} has type {:?}, but must be a float", tensor.dtype());
-    }
-    tensor.to_dtype(dtype)
+/// Whether targets are meant as class ids: what is neither those nor rows is refused as the one it resembles.
+pub(super) fn are_labels(targets: &Tensor) -> bool {
+    targets.rank() == 1 || !targets.dtype().is_float()
 }
 
 /// Class ids (b) in u32, contiguous, from a tensor of u8, u32 or i64. Values on a GPU are not looked at.
 pub(super) fn labels(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    expect_device(op, "labels", tensor)?;
-    if tensor.rank() != 1 {
-        bail!("{op}: labels have shape {:?}, but must be (b)", tensor.dims());
-    }
+    LABELS.expect(op, tensor)?;
     match tensor.dtype() {
         DType::U32 => tensor.contiguous(),
         DType::U8 => tensor.to_dtype(DType::U32),
@@ -150,7 +178,7 @@ pub(super) fn labels(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
             }
             tensor.to_dtype(DType::U32)
         }
-        other => bail!("{op}: labels have type {other:?}, but must be u8, u32 or i64"),
+        other => bail!("{op}: labels has type {other:?}, but must be u8, u32 or i64"),
     }
 }
 

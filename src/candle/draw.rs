@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::bridge::to_f32;
+use super::bridge::WEIGHTS;
 use crate::problem::Mixing;
 
 /// What is drawn. Every op takes `impl Into<Draw>`, so that both `&Mixing` and `&Tensor` will do.
@@ -33,8 +33,8 @@ impl Draw<'_> {
         match self {
             Draw::Mixing(mixing) => Ok((*mixing, None)),
             Draw::Weights(weights) => {
-                let n = weights.dims3()?.2;
-                Ok((Mixing::explicit(n), Some(to_f32(op, "weights", &weights.detach())?)))
+                let weights = WEIGHTS.to_f32(op, &weights.detach())?;
+                Ok((Mixing::explicit(weights.dim(2)?), Some(weights)))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Result, Shape, Tensor, bail};
 
 use super::backend::{Backend, Columns, LossCall, Targets};
-use super::bridge::{self, Borrowed, Float, Operand};
+use super::bridge::{self, ATTENTION, Argument, Borrowed, Float, LOGITS, Operand, TARGETS};
 use super::draw::Draw;
 use super::op::{Differentiable, Given, TensorGradients, apply};
 use crate::problem::{LossOptions, Mixing};
@@ -18,7 +18,7 @@ const OP: &str = "loss";
 /// - `targets`: class ids (b) of u8, u32 or i64, or rows Y (b, c) of floats; constants.
 /// - `attention` a (b, r), not negative; none for M̂ = Λ. Its gradient is computed where it is tracked and
 ///   [`LossOptions::detach_attention`] is false.
-/// - `draw`: a [`Mixing`] or a tensor of explicit weights.
+/// - `draw`: a [`Mixing`], or a tensor of explicit weights, to which no gradient flows.
 /// - `options`: all but [`LossOptions::kl`], since an op has one output.
 ///
 /// The gradient of f16 logits is kept in f32 (on the CPU) or scaled up (on CUDA) until it is multiplied by the gradient from
@@ -34,9 +34,8 @@ pub fn loss<'a>(
     draw: impl Into<Draw<'a>>,
     options: &LossOptions,
 ) -> Result<Tensor> {
-    bridge::expect_device(OP, "logits", logits)?;
     let (mixing, weights) = draw.into().resolve(OP)?;
-    let attention = attention.map(|attention| bridge::to_f32(OP, "attention", attention)).transpose()?;
+    let attention = attention.map(|attention| ATTENTION.to_f32(OP, attention)).transpose()?;
     let tracked = attention.as_ref().filter(|attention| !options.detach_attention && attention.track_op());
     let op = LossOp {
         targets: OwnedTargets::from_tensor(targets)?,
@@ -66,13 +65,10 @@ enum OwnedTargets {
 
 impl OwnedTargets {
     fn from_tensor(targets: &Tensor) -> Result<Self> {
-        match targets.rank() {
-            1 => Ok(Self::Labels(bridge::labels(OP, targets)?)),
-            2 => Ok(Self::Soft(bridge::to_f32(OP, "targets", &targets.detach())?)),
-            _ => {
-                bail!("{OP}: targets have shape {:?}, but must be labels (b) or rows (b, c)", targets.dims())
-            }
+        if bridge::are_labels(targets) {
+            return bridge::labels(OP, targets).map(Self::Labels);
         }
+        TARGETS.to_f32(OP, &targets.detach()).map(Self::Soft)
     }
 
     fn tensor(&self) -> &Tensor {
@@ -125,7 +121,7 @@ impl LossOp {
 
 impl Differentiable for LossOp {
     const OP: &'static str = OP;
-    const ARGUMENTS: [&'static str; 2] = ["logits", "attention"];
+    const ARGUMENTS: [Argument; 2] = [LOGITS, ATTENTION];
 
     fn forward<B: Backend, T: Float>(
         &self,

@@ -3,24 +3,28 @@
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
 use super::backend::{Backend, Columns};
-use super::bridge::{self, Borrowed, Float, Operand};
+use super::bridge::{self, ATTENTION, Argument, Borrowed, FEATURES, Float, Operand, TARGETS};
 use super::draw::Draw;
 use super::op::{Differentiable, Given, TensorGradients, apply, with_backend};
-use crate::problem::{Mixing, check_label};
+use crate::cpu;
+use crate::problem::{Mixing, at_least_one, check_label, expect_shape};
 
 const OP: &str = "mix";
 
 /// Z̃ (n, r, d) of features Z (b, r, d), equation (7), in the features' type.
 ///
-/// `attention` a (b, r), not negative; none for M̂ = Λ. `draw`: a [`Mixing`] or a tensor of explicit weights. Gradients
-/// flow to the features and to the attention; detach it to keep it constant. Backward draws again what forward drew.
+/// `attention` a (b, r), not negative; none for M̂ = Λ. `draw`: a [`Mixing`] or a tensor of explicit weights.
+/// Gradients flow to the features and to the attention, not to explicit weights; detach the attention to keep
+/// it constant (at small α its gradient explodes: see
+/// [`LossOptions::detach_attention`](crate::LossOptions::detach_attention)). Backward draws again what
+/// forward drew.
 ///
 /// # Errors
 /// Whatever the engine refuses ([`crate::cpu::mix_forward`], and its like on CUDA), tensors on other devices, and types other
 /// than f32, f16, bf16.
 pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Draw<'a>>) -> Result<Tensor> {
     let (mixing, weights) = draw.into().resolve(OP)?;
-    let attention = attention.map(|attention| bridge::to_f32(OP, "attention", attention)).transpose()?;
+    let attention = attention.map(|attention| ATTENTION.to_f32(OP, attention)).transpose()?;
     apply(MixOp { mixing, weights }, features, attention.as_ref())
 }
 
@@ -38,31 +42,44 @@ pub fn mix_targets<'a>(
     attention: Option<&Tensor>,
     draw: impl Into<Draw<'a>>,
 ) -> Result<Tensor> {
-    let rows = match targets.rank() {
-        1 => one_hot(&bridge::labels(OP, targets)?, classes)?,
-        _ => bridge::to_f32(OP, "targets", targets)?,
+    at_least_one(OP, "c", classes)?;
+    let rows = match bridge::are_labels(targets) {
+        true => one_hot(&bridge::labels(OP, targets)?, classes)?,
+        false => TARGETS.to_f32(OP, targets)?,
     };
     let (b, columns) = rows.dims2()?;
-    if columns != classes {
-        bail!("{OP}: targets have {columns} columns, but there are {classes} classes");
-    }
+    expect_shape(OP, TARGETS.name, [b, columns], [b, classes])?;
     mix(&rows.unsqueeze(1)?.broadcast_as((b, positions, classes))?, attention, draw)
 }
 
 /// Rows (b, c) of labels in u32. A label of no class, which a GPU does not refuse, gives a row of zeros.
 fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     if labels.device().is_cpu() {
-        let mut labels = labels.to_vec1::<u32>()?.into_iter().enumerate();
-        labels.try_for_each(|(index, label)| check_label(OP, index, label.into(), classes))?;
+        let labels = labels.to_vec1::<u32>()?;
+        let mut rows = cpu::zeros::<f32>(OP, "the rows of labels", &[labels.len(), classes])?;
+        for (index, &label) in labels.iter().enumerate() {
+            check_label(OP, index, label.into(), classes)?;
+            rows[index * classes + label as usize] = 1.0;
+        }
+        return Tensor::from_vec(rows, (labels.len(), classes), &Device::Cpu);
     }
     let Ok(columns) = u32::try_from(classes) else { bail!("{OP}: {classes} classes are more than 2^32 - 1") };
     let columns = Tensor::arange(0, columns, labels.device())?;
     labels.unsqueeze(1)?.broadcast_eq(&columns.unsqueeze(0)?)?.to_dtype(DType::F32)
 }
 
-/// The mix matrix (r, b, n) in f32 as the ops draw it for `b` examples at `r` positions: Λ, or M̂ where attention (b, r) is given.
-/// Every column at every position sums to 1. A constant: no gradient flows through it. It is drawn on `device`, where attention and
-/// explicit weights have to be.
+/// The mix matrix and the loss weights of its columns, in f32. Constants: no gradient flows through them.
+#[derive(Clone, Debug)]
+pub struct MixMatrix {
+    /// Λ (r, b, n), or M̂ where attention is given; every column sums to 1.
+    pub matrix: Tensor,
+    /// s (r, n): Σ_i a_i λ_ik, by which [`Reduction::AttentionWeighted`](crate::Reduction) weighs losses; 1
+    /// without attention.
+    pub mass: Tensor,
+}
+
+/// What the ops draw for `b` examples at `r` positions, with attention (b, r) where it is given. It is drawn
+/// on `device`, where attention and explicit weights have to be.
 ///
 /// # Errors
 /// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA), and tensors on other devices.
@@ -72,10 +89,10 @@ pub fn weights<'a>(
     attention: Option<&Tensor>,
     draw: impl Into<Draw<'a>>,
     device: &Device,
-) -> Result<Tensor> {
+) -> Result<MixMatrix> {
     let op = "weights";
     let (mixing, weights) = draw.into().resolve(op)?;
-    let attention = attention.map(|attention| bridge::to_f32(op, "attention", attention)).transpose()?;
+    let attention = attention.map(|attention| ATTENTION.to_f32(op, attention)).transpose()?;
     with_backend!(op, device, |backend| draw_weights(backend, [b, r], &mixing, &attention, &weights))
 }
 
@@ -85,7 +102,7 @@ fn draw_weights<B: Backend>(
     mixing: &Mixing,
     attention: &Option<Tensor>,
     weights: &Option<Tensor>,
-) -> Result<Tensor> {
+) -> Result<MixMatrix> {
     let attention = attention.as_ref().map(|attention| Borrowed::new("weights", "attention", attention));
     let weights = weights.as_ref().map(|weights| Borrowed::new("weights", "weights", weights));
     let columns = Columns {
@@ -93,7 +110,8 @@ fn draw_weights<B: Backend>(
         attention: attention.as_ref().map(Borrowed::operand::<B>).transpose()?,
         weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
     };
-    Ok(B::tensor(backend.weights(&columns, b, r)?, (r, b, mixing.n)))
+    let (matrix, mass) = backend.weights(&columns, b, r)?;
+    Ok(MixMatrix { matrix: B::tensor(matrix, (r, b, mixing.n)), mass: B::tensor(mass, (r, mixing.n)) })
 }
 
 struct MixOp {
@@ -109,7 +127,7 @@ impl MixOp {
 
 impl Differentiable for MixOp {
     const OP: &'static str = OP;
-    const ARGUMENTS: [&'static str; 2] = ["features", "attention"];
+    const ARGUMENTS: [Argument; 2] = [FEATURES, ATTENTION];
 
     fn forward<B: Backend, T: Float>(
         &self,

@@ -5,7 +5,6 @@ use candle_core::{CpuStorage, Result, Storage, WithDType};
 use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, LossCall, Targets};
 use super::bridge::{Float, Operand};
 use crate::cpu;
-use crate::element::Element;
 use crate::problem::AttentionOptions;
 use crate::view::{View, ViewMut};
 
@@ -17,6 +16,7 @@ impl<'a> Operand<'a, CpuStorage> {
     fn view<T: WithDType, const N: usize>(self) -> Result<View<'a, T, N>> {
         let values = &self.storage.as_slice::<T>()?[self.layout.start_offset()..];
         let layout = self.layout::<N>()?;
+        layout.reach(self.op, self.name)?;
         Ok(View::with_strides(values, layout.shape, layout.strides)?)
     }
 
@@ -120,14 +120,19 @@ impl Backend for Cpu {
     ) -> Result<Gradients<CpuStorage>> {
         let input = columns.mix_input::<T>(features)?;
         let [b, r, d] = input.features.shape();
-        let mut for_features = vec![<T as Element>::from_f32(0.0); b * r * d];
-        let mut for_attention = wants_attention.then(|| vec![0f32; b * r]);
+        let op = features.op;
+        let mut for_features = cpu::zeros::<T>(op, "the gradient of the features", &[b, r, d])?;
+        let mut for_attention = match wants_attention {
+            true => Some(cpu::zeros::<f32>(op, "the gradient of attention", &[b, r])?),
+            false => None,
+        };
         let outputs = cpu::MixBackwardOutputs {
             features: Some(ViewMut::new(&mut for_features, [b, r, d])?),
             targets: None,
             attention: for_attention.as_mut().map(|da| ViewMut::new(da, [b, r])).transpose()?,
         };
-        let mut workspace = vec![0u8; cpu::mix_backward_workspace_bytes(columns.mixing, &input, &outputs)?];
+        let bytes = cpu::mix_backward_workspace_bytes(columns.mixing, &input, &outputs)?;
+        let mut workspace = cpu::zeros_bytes(op, bytes)?;
         let gradients = cpu::MixedGradients { features: upstream.view()?, targets: None };
         cpu::mix_backward_into(columns.mixing, &input, &gradients, outputs, &mut workspace)?;
         Ok((T::to_cpu_storage_owned(for_features), for_attention.map(CpuStorage::F32)))
@@ -143,7 +148,7 @@ impl Backend for Cpu {
         call: &LossCall<'_, CpuStorage>,
     ) -> Result<LossAndGradients<CpuStorage>> {
         let input = call.input::<T>()?;
-        let (loss, gradients) = cpu::loss_forward_backward(call.columns.mixing, &input, call.options)?;
+        let (loss, gradients) = cpu::loss_forward_backward(call.columns.mixing, &input, call.options, 1.0)?;
         Ok(LossAndGradients {
             loss: CpuStorage::F32(vec![loss.value]),
             gradients: (T::to_cpu_storage_owned(gradients.logits), gradients.attention.map(CpuStorage::F32)),
@@ -151,9 +156,14 @@ impl Backend for Cpu {
         })
     }
 
-    fn weights(&self, columns: &Columns<'_, CpuStorage>, b: usize, r: usize) -> Result<CpuStorage> {
+    fn weights(
+        &self,
+        columns: &Columns<'_, CpuStorage>,
+        b: usize,
+        r: usize,
+    ) -> Result<(CpuStorage, CpuStorage)> {
         let (attention, weights) = columns.views()?;
         let drawn = cpu::weights(columns.mixing, &cpu::WeightsInput { b, r, attention, weights })?;
-        Ok(CpuStorage::F32(drawn.matrix))
+        Ok((CpuStorage::F32(drawn.matrix), CpuStorage::F32(drawn.mass)))
     }
 }

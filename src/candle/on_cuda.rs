@@ -10,7 +10,7 @@ use super::backend::{Backend, Classified, Columns, Gradients, LossAndGradients, 
 use super::bridge::{Float, Operand};
 use crate::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use crate::cuda::{
-    AttentionInput, Classifier, DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, LossOutputs,
+    AttentionInput, Classifier, DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput,
     MixBackwardOutputs, MixInput, MixedGradients, Queue, Upstream, WeightsInput,
 };
 use crate::element::{Dtype, Element};
@@ -191,36 +191,25 @@ impl Backend for Cuda {
         &self,
         call: &LossCall<'_, CudaStorage>,
     ) -> Result<LossAndGradients<CudaStorage>> {
-        let (op, mixing, queue) = (call.logits.op, call.columns.mixing, self.queue()?);
-        let (input, options) = (call.input::<T>()?, call.options);
-        let [b, r, c] = input.logits.shape();
-        let count = input.logits.layout().count(op, "the gradient of the logits")?;
-        let mut loss = queue.allocate::<f32>(op, "the loss", 1)?;
-        let mut for_logits = queue.allocate::<T>(op, "the gradient of the logits", count)?;
-        let mut for_attention = match input.attention.is_some() && !options.detach_attention {
-            true => Some(queue.allocate::<f32>(op, "the gradient of attention", b * r)?),
-            false => None,
-        };
-        let outputs = LossOutputs {
-            loss: Some(DeviceViewMut::new(&mut loss, [1])?),
-            logits: Some(DeviceViewMut::new(&mut for_logits, [b, r, c])?),
-            attention: for_attention.as_mut().map(|da| DeviceViewMut::new(da, [b, r])).transpose()?,
-            ..LossOutputs::default()
-        };
-        let bytes = queue.loss_workspace_bytes(mixing, &input, options, &outputs)?;
-        let mut workspace = queue.allocate::<u8>(op, "the workspace", bytes)?;
-        let workspace = &mut DeviceViewMut::new(&mut workspace, [bytes])?;
         let scale = if <T as Element>::DTYPE == Dtype::F16 { F16_SCALE } else { 1.0 };
         let upstream = Upstream { factor: scale, scalar: None };
-        queue.loss_into(mixing, &input, options, &upstream, outputs, workspace)?;
-        let gradients = (self.storage(for_logits), for_attention.map(|da| self.storage(da)));
-        Ok(LossAndGradients { loss: self.storage(loss), gradients, scale })
+        let (mixing, input) = (call.columns.mixing, call.input::<T>()?);
+        let (loss, gradients) =
+            self.queue()?.loss_forward_backward(mixing, &input, call.options, &upstream)?;
+        let for_attention = gradients.attention.map(|attention| self.storage(attention));
+        let gradients = (self.storage(gradients.logits), for_attention);
+        Ok(LossAndGradients { loss: self.storage(loss.value), gradients, scale })
     }
 
-    fn weights(&self, columns: &Columns<'_, CudaStorage>, b: usize, r: usize) -> Result<CudaStorage> {
+    fn weights(
+        &self,
+        columns: &Columns<'_, CudaStorage>,
+        b: usize,
+        r: usize,
+    ) -> Result<(CudaStorage, CudaStorage)> {
         let (attention, weights) = columns.views()?;
         let input = WeightsInput { b, r, attention, weights };
-        let (matrix, _) = self.queue()?.weights::<f32>(columns.mixing, &input)?;
-        Ok(self.storage(matrix))
+        let (matrix, mass) = self.queue()?.weights::<f32>(columns.mixing, &input)?;
+        Ok((self.storage(matrix), self.storage(mass)))
     }
 }

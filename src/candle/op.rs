@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape
 use half::{bf16, f16};
 
 use super::backend::Backend;
-use super::bridge::{Float, Operand, expect_device};
+use super::bridge::{Argument, Float, Operand};
 use super::on_cpu::Cpu;
 #[cfg(feature = "candle-cuda")]
 use super::on_cuda::Cuda;
@@ -16,8 +16,7 @@ use super::on_cuda::Cuda;
 pub(super) trait Differentiable: Send + Sync + 'static {
     const OP: &'static str;
 
-    /// What errors call the arguments.
-    const ARGUMENTS: [&'static str; 2];
+    const ARGUMENTS: [Argument; 2];
 
     /// `T` is the type of the first argument.
     fn forward<B: Backend, T: Float>(
@@ -42,11 +41,19 @@ pub(super) struct Given<'a> {
 
 /// Runs an op, and puts it on the tape.
 pub(super) fn apply<D: Differentiable>(op: D, first: &Tensor, second: Option<&Tensor>) -> Result<Tensor> {
-    expect_device(D::OP, D::ARGUMENTS[0], first)?;
-    match second {
-        Some(second) => first.apply_op2(second, Op(op)),
-        None => first.apply_op1(Op(op)),
+    let [first_argument, second_argument] = D::ARGUMENTS;
+    first_argument.expect(D::OP, first)?;
+    let Some(second) = second else { return first.apply_op1(Op(op)) };
+    if !first.device().same_device(second.device()) {
+        let [first, second] = [first, second].map(|tensor| tensor.device().location());
+        bail!(
+            "{}: {} is on {second:?}, but {} on {first:?}",
+            D::OP,
+            second_argument.name,
+            first_argument.name
+        );
     }
+    first.apply_op2(second, Op(op))
 }
 
 /// Runs `$body` with `$backend` bound to that of a device.
@@ -80,7 +87,7 @@ impl<D: Differentiable> Op<D> {
     ) -> Result<(B::Storage, Shape)> {
         let operand = |place: usize, (storage, layout)| Operand {
             op: D::OP,
-            name: D::ARGUMENTS[place],
+            name: D::ARGUMENTS[place].name,
             storage,
             layout,
         };
@@ -90,7 +97,8 @@ impl<D: Differentiable> Op<D> {
             DType::F16 => self.0.forward::<B, f16>(backend, first, second),
             DType::BF16 => self.0.forward::<B, bf16>(backend, first, second),
             other => {
-                bail!("{}: {} have type {other:?}, but must be f32, f16 or bf16", D::OP, D::ARGUMENTS[0])
+                let name = D::ARGUMENTS[0].name;
+                bail!("{}: {name} has type {other:?}, but must be f32, f16 or bf16", D::OP)
             }
         }
     }

@@ -112,7 +112,7 @@ fn validate<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOption
 /// Attention into the caller's memory.
 ///
 /// # Errors
-/// As [`attention_forward`], and [`Error::Length`] when the workspace is too small.
+/// As [`attention_forward`], and [`Error::Workspace`] when the workspace is too small.
 pub fn attention_forward_into<T: Element>(
     input: &AttentionInput<'_, T>,
     options: &AttentionOptions,
@@ -163,7 +163,7 @@ pub fn attention_backward<T: Element>(
 /// The gradients of attention into the caller's memory; `d_classifier` (c, d) is overwritten.
 ///
 /// # Errors
-/// As [`attention_forward`], and [`Error::Length`] when the workspace is too small.
+/// As [`attention_forward`], and [`Error::Workspace`] when the workspace is too small.
 pub fn attention_backward_into<T: Element>(
     input: &AttentionInput<'_, T>,
     options: &AttentionOptions,

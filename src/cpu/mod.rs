@@ -89,7 +89,8 @@ pub struct LossInput<'a, T> {
     pub targets: Targets<'a>,
     /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<View<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised.
+    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised. No
+    /// gradient.
     pub weights: Option<View<'a, f32, 3>>,
 }
 
@@ -146,15 +147,17 @@ fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) ->
 }
 
 /// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them first.
-fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
-    let too_large = || Error::TooLarge { op, name, sizes: shape.to_vec() };
-    let count =
-        shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(too_large)?;
-    bytemuck::try_zeroed_vec(count).map_err(|()| too_large())
+pub(crate) fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
+    let product =
+        |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
+    let bytes = product(size_of::<T>(), shape);
+    let (Some(count), Some(bytes)) = (product(1, shape), bytes) else {
+        return Err(Error::TooLarge { op, name, sizes: shape.to_vec() });
+    };
+    bytemuck::try_zeroed_vec(count).map_err(|()| Error::Memory { op, name, bytes })
 }
 
 /// A workspace of so many bytes, or an error where memory does not suffice.
-fn zeros_bytes(op: &'static str, count: usize) -> Result<Vec<u8>> {
-    let too_large = |()| Error::TooLarge { op, name: "workspace (bytes)", sizes: vec![count] };
-    bytemuck::try_zeroed_vec(count).map_err(too_large)
+pub(crate) fn zeros_bytes(op: &'static str, bytes: usize) -> Result<Vec<u8>> {
+    bytemuck::try_zeroed_vec(bytes).map_err(|()| Error::Memory { op, name: "the workspace", bytes })
 }

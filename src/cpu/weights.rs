@@ -93,7 +93,8 @@ fn validate(mixing: &Mixing, input: &WeightsInput<'_>) -> Result<()> {
 /// The mix matrix (r, b, n) and, where asked for, the mass (r, n), into the caller's memory.
 ///
 /// # Errors
-/// As [`weights`], and [`crate::Error::Length`] when the workspace is smaller than [`weights_workspace_bytes`].
+/// As [`weights`], and [`crate::Error::Workspace`] when the workspace is smaller than
+/// [`weights_workspace_bytes`].
 pub fn weights_into(
     mixing: &Mixing,
     input: &WeightsInput<'_>,

@@ -16,7 +16,7 @@ pub(crate) fn workers(items: usize) -> usize {
 pub(crate) fn words<'w>(op: &'static str, workspace: &'w mut [u8], wanted: usize) -> Result<&'w mut [Word]> {
     let given = workspace.len();
     if given < bytes(wanted) {
-        return Err(Error::Length { op, name: "workspace (bytes)", given, wanted: bytes(wanted) });
+        return Err(Error::Workspace { op, given, wanted: bytes(wanted) });
     }
     let (_, words, _) = bytemuck::pod_align_to_mut::<u8, Word>(workspace);
     Ok(&mut words[..wanted])

@@ -30,7 +30,8 @@ pub struct LossInput<'a, T> {
     pub targets: DeviceTargets<'a>,
     /// a (b, r), not negative; or none for M̂ = Λ.
     pub attention: Option<DeviceView<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative; columns are normalised.
+    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative and no
+    /// column all zero; columns are normalised. No gradient.
     pub weights: Option<DeviceView<'a, f32, 3>>,
 }
 
@@ -107,11 +108,13 @@ impl Queue<'_> {
             kl: loss.kl.as_mut().map(|kl| DeviceViewMut::new(kl, [1])).transpose()?,
             ..LossOutputs::default()
         };
-        self.loss_allocating(mixing, input, options, outputs)?;
+        self.loss_allocating(mixing, input, options, &Upstream::default(), outputs)?;
         Ok(loss)
     }
 
-    /// The loss and its gradients, over the same draws: the cheapest way to train.
+    /// The loss and the gradients of `upstream` times the loss, over the same draws: the cheapest way to
+    /// train. [`cpu::loss_forward_backward`](crate::cpu::loss_forward_backward) says why f16 gradients want a
+    /// factor.
     ///
     /// # Errors
     /// As [`Queue::loss_forward`].
@@ -120,6 +123,7 @@ impl Queue<'_> {
         mixing: &Mixing,
         input: &LossInput<'_, T>,
         options: &LossOptions,
+        upstream: &Upstream<'_>,
     ) -> Result<(Loss, LossGradients<T>)> {
         let [b, r, c] = input.logits.shape();
         let count = input.logits.layout().count(OP, "the gradient of the logits")?;
@@ -137,7 +141,7 @@ impl Queue<'_> {
             attention: attention.as_mut().map(|da| DeviceViewMut::new(da, [b, r])).transpose()?,
             ..LossOutputs::default()
         };
-        self.loss_allocating(mixing, input, options, outputs)?;
+        self.loss_allocating(mixing, input, options, upstream, outputs)?;
         Ok((loss, LossGradients { logits, attention }))
     }
 
@@ -152,12 +156,13 @@ impl Queue<'_> {
         mixing: &Mixing,
         input: &LossInput<'_, T>,
         options: &LossOptions,
+        upstream: &Upstream<'_>,
         outputs: LossOutputs<'_, T>,
     ) -> Result<()> {
         let bytes = self.loss_workspace_bytes(mixing, input, options, &outputs)?;
         let mut workspace = self.allocate::<u8>(OP, "the workspace", bytes)?;
         let workspace = &mut DeviceViewMut::new(&mut workspace, [bytes])?;
-        self.loss_into(mixing, input, options, &Upstream::default(), outputs, workspace)
+        self.loss_into(mixing, input, options, upstream, outputs, workspace)
     }
 
     /// Bytes of workspace that [`Queue::loss_into`] needs for these arguments. Does not grow with n beyond a chunk of columns.

@@ -52,7 +52,8 @@ pub struct MixBackwardOutputs<'a, T> {
 }
 
 impl Queue<'_> {
-    /// All gradients that the inputs have.
+    /// All gradients that the inputs have; [`cpu::mix_backward`](crate::cpu::mix_backward) says how large
+    /// those of attention get.
     ///
     /// # Errors
     /// As [`Queue::mix_backward_into`]; [`Error::Cuda`] when memory does not suffice.

@@ -28,7 +28,8 @@ pub struct MixInput<'a, T> {
     pub targets: Option<MixTargets<'a>>,
     /// a (b, r), not negative; or none for M̂ = Λ.
     pub attention: Option<DeviceView<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative; columns are normalised.
+    /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative and no
+    /// column all zero; columns are normalised. No gradient.
     pub weights: Option<DeviceView<'a, f32, 3>>,
 }
 

@@ -35,6 +35,7 @@ pub enum Precision {
 /// # Ok::<(), multimix::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Queue<'a> {
     engine: &'a Engine,
     stream: &'a Arc<CudaStream>,

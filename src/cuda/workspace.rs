@@ -68,7 +68,7 @@ impl RawWorkspace {
     /// Checks that it has `wanted` bytes, which the call writes.
     pub(super) fn claim(self, op: &'static str, wanted: usize, footprint: &mut Footprint) -> Result<()> {
         if self.bytes < wanted {
-            return Err(Error::Length { op, name: "the workspace (in bytes)", given: self.bytes, wanted });
+            return Err(Error::Workspace { op, given: self.bytes, wanted });
         }
         if wanted == 0 {
             return Ok(());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 
 use crate::cpu::{self, check_attention, check_weights};
-use crate::cuda::{self, DeviceElement, DeviceTargets, DeviceView, Engine, Queue};
+use crate::cuda::{self, DeviceElement, DeviceTargets, DeviceView, Engine, Queue, Upstream};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::problem::{AttentionOptions, LossOptions, Mixing, Query, check_label};
@@ -177,9 +177,12 @@ impl CudaDevice {
         mixing: &Mixing,
         input: &cpu::LossInput<'_, T>,
         options: &LossOptions,
+        upstream: f32,
     ) -> Result<(cpu::Loss, cpu::LossGradients<T>)> {
         let upload = LossUpload::new(self, input)?;
-        let (loss, gradients) = self.queue()?.loss_forward_backward(mixing, &upload.input()?, options)?;
+        let upstream = Upstream { factor: upstream, scalar: None };
+        let (loss, gradients) =
+            self.queue()?.loss_forward_backward(mixing, &upload.input()?, options, &upstream)?;
         let [b, r, c] = input.logits.shape();
         let attention =
             gradients.attention.as_ref().map(|memory| self.download(memory, b * r)).transpose()?;

@@ -20,6 +20,7 @@ pub fn labels(b: usize, classes: usize) -> Result<Tensor> {
     Tensor::from_iter((0..b).map(|i| (i * 3 % classes) as u32), &Device::Cpu)
 }
 
+#[allow(dead_code)]
 /// Fails where the largest difference passes `tolerance` times the largest value (or 1, for smaller values).
 pub fn assert_close(given: &Tensor, wanted: &Tensor, tolerance: f32) -> Result<()> {
     assert_eq!(given.dims(), wanted.dims());

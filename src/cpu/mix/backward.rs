@@ -53,7 +53,9 @@ impl<T> Default for MixBackwardOutputs<'_, T> {
     }
 }
 
-/// The gradients of features, soft targets and attention, from those of the mixed ones. Draws what forward drew.
+/// The gradients of features, soft targets and attention, from those of the mixed ones. Draws what forward
+/// drew. Those of attention grow as 1 / s_k, and explode at small α: see
+/// [`LossOptions::detach_attention`](crate::LossOptions::detach_attention).
 ///
 /// # Errors
 /// As [`crate::cpu::mix_forward`].
@@ -159,7 +161,8 @@ impl Plan {
 /// The gradients of mixing into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_backward`], and [`Error::Length`] when the workspace is smaller than [`mix_backward_workspace_bytes`].
+/// As [`mix_backward`], and [`Error::Workspace`] when the workspace is smaller than
+/// [`mix_backward_workspace_bytes`].
 pub fn mix_backward_into<T: Element>(
     mixing: &Mixing,
     input: &MixInput<'_, T>,

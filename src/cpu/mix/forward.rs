@@ -86,7 +86,8 @@ fn words(cut: &Cut) -> usize {
 /// Mixed features and targets into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_forward`], and [`Error::Length`] when the workspace is smaller than [`mix_forward_workspace_bytes`].
+/// As [`mix_forward`], and [`Error::Workspace`] when the workspace is smaller than
+/// [`mix_forward_workspace_bytes`].
 pub fn mix_forward_into<T: Element>(
     mixing: &Mixing,
     input: &MixInput<'_, T>,

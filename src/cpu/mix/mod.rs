@@ -41,7 +41,8 @@ pub struct MixInput<'a, T> {
     pub targets: Option<MixTargets<'a>>,
     /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<View<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised.
+    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised. No
+    /// gradient.
     pub weights: Option<View<'a, f32, 3>>,
 }
 
