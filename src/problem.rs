@@ -177,7 +177,6 @@ impl Mixing {
     /// assert_eq!(matrix[8..], [0.0; 4]);
     /// # Ok::<(), multimix::Error>(())
     /// ```
-    #[must_use]
     pub fn empty_maps(self, empty_maps: EmptyMaps) -> Self {
         Self { empty_maps, ..self }
     }

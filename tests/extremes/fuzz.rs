@@ -363,3 +363,66 @@ fn no_finite_value_makes_a_nan() {
     println!("{run} problems of seed {seed}, each on the CPU engine and through candle");
     assert_eq!(run, count);
 }
+
+/// A tensor of any rank, sizes, type and memory order.
+fn any_tensor(rng: &mut ChaCha8Rng) -> candle_core::Result<Tensor> {
+    let shape: Vec<usize> = (0..rng.random_range(0..6)).map(|_| rng.random_range(0..4)).collect();
+    let count = shape.iter().product();
+    let special = [0.0, 1.0, -1.0, 2.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX];
+    let values: Vec<f32> = (0..count)
+        .map(|_| match rng.random_bool(0.1) {
+            true => special[rng.random_range(0..special.len())],
+            false => rng.random_range(0.0..3.0f32).floor(),
+        })
+        .collect();
+    let types =
+        [DType::F32, DType::F32, DType::F16, DType::BF16, DType::F64, DType::U8, DType::U32, DType::I64];
+    let tensor =
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(types[rng.random_range(0..types.len())])?;
+    if tensor.rank() < 2 || rng.random_bool(0.5) {
+        return Ok(tensor);
+    }
+    let (first, second) = (rng.random_range(0..tensor.rank()), rng.random_range(0..tensor.rank()));
+    tensor.transpose(first, second)
+}
+
+/// Whatever tensors a candle op is given, it works or says what is wrong with which argument of which op.
+#[test]
+fn no_tensors_make_a_candle_op_panic() {
+    let (seed, count) = (setting("MULTIMIX_TEST_SEED", 9), setting("MULTIMIX_PROBLEMS", 3_000));
+    let mut refused = 0;
+    for index in 0..count {
+        let rng = &mut ChaCha8Rng::seed_from_u64(!seed << 32 | index);
+        let [first, second, third, weights] = std::array::from_fn(|_| any_tensor(rng).unwrap());
+        let n = [0, 1, 5][rng.random_range(0..3)];
+        let mixing = mixing(rng, n);
+        let attention = rng.random_bool(0.6).then_some(&third);
+        let draw = match rng.random_bool(0.5) {
+            true => candle::Draw::Mixing(&mixing),
+            false => candle::Draw::Weights(&weights),
+        };
+        let sizes: [usize; 2] = std::array::from_fn(|_| rng.random_range(0..4));
+        let options = AttentionOptions { query: Query::Cam, ..AttentionOptions::default() };
+        let classifier = candle::Classifier { rows: &second, labels: &third };
+        let results = [
+            ("positions", candle::positions(&first)),
+            ("attention", candle::attention(&first, None, &AttentionOptions::default())),
+            ("attention", candle::attention(&first, Some(classifier), &options)),
+            ("mix", candle::mix(&first, attention, draw)),
+            ("mix", candle::mix_targets(&first, sizes[0], sizes[1], attention, draw)),
+            ("loss", candle::loss(&first, &second, attention, draw, &LossOptions::default())),
+            (
+                "weights",
+                candle::weights(sizes[0], sizes[1], attention, draw, &Device::Cpu).map(|drawn| drawn.mass),
+            ),
+        ];
+        for (op, result) in results {
+            let Err(error) = result else { continue };
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("{op}: ")), "problem {index} of seed {seed}: {text}");
+            refused += 1;
+        }
+    }
+    println!("{count} problems of seed {seed}, {refused} calls refused");
+    assert!(refused > 0);
+}
