@@ -261,8 +261,7 @@ struct Example<'s> {
     query: &'s mut [f32],
     scores: &'s mut [f32],
     attention: &'s mut [f32],
-    /// Powers of two that features and query are multiplied by: the largest of each lies in [1, 2), so that no score is infinite or
-    /// subnormal that matters.
+    /// Powers of two that features and query are multiplied by, so that no score is infinite or subnormal that matters; mostly 1.
     scales: [f32; 2],
     /// Σ relu(score), or 0 where the map is uniform for want of a positive score.
     positive: f32,
@@ -284,12 +283,12 @@ impl<'s> Example<'s> {
         let (features, query) = (carve.floats(r * d), carve.floats(d));
         let [scores, attention, d_scores] = [(); 3].map(|_| carve.floats(r));
         read_example(&input.features, i, features);
-        let feature_scale = bring_to_one(features);
+        let feature_scale = moderate(features);
         let query_scale = match &input.classifier {
             Some(classifier) => {
                 let label = classifier.labels[i] as usize;
                 query.iter_mut().enumerate().for_each(|(ch, u)| *u = classifier.rows.get([label, ch]));
-                bring_to_one(query)
+                moderate(query)
             }
             None => {
                 query.fill(0.0);
@@ -344,7 +343,7 @@ impl<'s> Example<'s> {
         let ExampleGradient { d_attention, d_query, out, layout } = gradient;
         let (r, d) = (self.scores.len(), self.query.len());
         (0..r).for_each(|j| self.d_scores[j] = d_attention.get([i, j]));
-        let d_scale = bring_to_one(self.d_scores);
+        let d_scale = moderate(self.d_scores);
         let inner: f32 = self.attention.iter().zip(&*self.d_scores).map(|(a, da)| a * da).sum();
         for j in 0..r {
             let centred = self.d_scores[j] - inner;
@@ -391,11 +390,17 @@ impl<'s> Example<'s> {
     }
 }
 
-/// Multiplies by the power of two that brings the largest magnitude into [1, 2), and returns it; by 1 where that is zero or not finite.
+/// Values of this size, 2^-20 to 2^20, have products and sums that f32 holds.
+const MODERATE: std::ops::RangeInclusive<f32> = 1.0 / (1 << 20) as f32..=(1 << 20) as f32;
+
+/// Multiplies by the power of two that brings the largest magnitude into [1, 2), and returns it; by 1 where that is moderate, zero or not
+/// finite.
 #[inline(always)]
-fn bring_to_one(values: &mut [f32]) -> f32 {
-    let largest = values.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-    if largest == 0.0 || !largest.is_finite() {
+fn moderate(values: &mut [f32]) -> f32 {
+    // Magnitudes are in the order of their bits, whose maximum takes vector instructions.
+    let bits = values.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
+    let largest = f32::from_bits(bits.unwrap_or(0));
+    if MODERATE.contains(&largest) || largest == 0.0 || !largest.is_finite() {
         return 1.0;
     }
     let scale = power_of_two_to_one(largest);

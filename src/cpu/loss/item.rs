@@ -21,29 +21,16 @@ pub(super) struct MixtureOutputs {
 }
 
 impl MixtureOutputs {
-    /// Writes the values of columns `ks` at position j, whose logits were taken less an offset and divided by a unit.
-    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32], (offset, unit): (f32, f32)) {
-        for (out, values, offset) in [(&self.ce, ce, 0.0), (&self.lse, lse, offset)] {
+    /// Writes the values of columns `ks` at position j, whose logits were taken on a scale.
+    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32], scale: Scale) {
+        for (out, values, offset) in [(&self.ce, ce, 0.0), (&self.lse, lse, scale.offset)] {
             let Some((out, layout)) = out else { continue };
             for (&k, &value) in ks.iter().zip(values) {
                 // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one item.
-                unsafe { out.set(layout.offset([j, k as usize]), value * unit + offset) };
+                unsafe { out.set(layout.offset([j, k as usize]), value * scale.unit + offset) };
             }
         }
     }
-}
-
-/// The middle of the logits where they lie between half of it and its double, so that taking it off is exact, else nothing.
-///
-/// Loss and gradients do not see what all logits of a position have in common, but rounding does: the columns of M̂ sum to one only nearly.
-/// Infinite logits, which mask classes, do not count.
-fn common_offset(logits: &[f32]) -> f32 {
-    let finite = logits.iter().copied().filter(|s| s.is_finite());
-    let (low, high) =
-        finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), s| (low.min(s), high.max(s)));
-    let middle = 0.5 * low + 0.5 * high;
-    let near = |s: f32| s / middle >= 0.5 && s / middle <= 2.0;
-    if near(low) && near(high) { middle } else { 0.0 }
 }
 
 /// Logits past this, 2^60, are taken by the [`UNIT`], so that no sum or product of theirs is infinite.
@@ -51,15 +38,43 @@ const LARGE: f32 = (1u64 << 60) as f32;
 /// 2^68.
 const UNIT: f32 = (1u64 << 34) as f32 * (1u64 << 34) as f32;
 
-/// Takes the common offset off the logits of a position, and brings them to a scale on which f32 can sum them. Returns offset and unit.
-/// A masked class, −∞, becomes −0, which mixes as nothing and is told by its sign: no other zero is negative.
-fn moderate(position: &mut [f32]) -> (f32, f32) {
-    let offset = common_offset(position);
-    let masked = |s: f32| s == f32::NEG_INFINITY;
-    let largest = position.iter().map(|s| (s - offset).abs()).filter(|s| s.is_finite()).fold(0f32, f32::max);
-    let unit = if largest > LARGE { UNIT } else { 1.0 };
-    position.iter_mut().for_each(|s| *s = if masked(*s) { -0.0 } else { (*s - offset) / unit + 0.0 });
-    (offset, unit)
+/// How the logits of a position are taken: less an offset, in units.
+#[derive(Clone, Copy)]
+struct Scale {
+    offset: f32,
+    unit: f32,
+    /// Whether classes are masked: logits of −∞.
+    masked: bool,
+}
+
+impl Scale {
+    /// The offset is the middle of the logits where they lie between half of it and its double, so that taking it off is exact, else nothing:
+    /// loss and gradients do not see what all logits of a position have in common, but rounding does, since the columns of M̂ sum to one only
+    /// nearly.
+    fn of(logits: &[f32]) -> Self {
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        let mut masked = false;
+        for &s in logits {
+            // No early end and no filter: this loop takes vector instructions.
+            low = if s.is_finite() && s < low { s } else { low };
+            high = if s.is_finite() && s > high { s } else { high };
+            masked |= s == f32::NEG_INFINITY;
+        }
+        let middle = 0.5 * low + 0.5 * high;
+        let near = |s: f32| s / middle >= 0.5 && s / middle <= 2.0;
+        let offset = if near(low) && near(high) { middle } else { 0.0 };
+        let largest = (low - offset).abs().max((high - offset).abs());
+        let unit = if largest.is_finite() && largest > LARGE { UNIT } else { 1.0 };
+        Self { offset, unit, masked }
+    }
+
+    /// Brings logits to the scale. A masked class becomes −0, which mixes as nothing and is told by its sign: no other zero is negative.
+    fn take(&self, logits: &mut [f32]) {
+        let to_units = 1.0 / self.unit;
+        for s in logits {
+            *s = if *s == f32::NEG_INFINITY { -0.0 } else { (*s - self.offset) * to_units + 0.0 };
+        }
+    }
 }
 
 /// CE of the mixture that has all examples alike, in units, or nothing where it is not finite. `mean` is scratch for one value per class.
@@ -101,12 +116,9 @@ pub(super) struct ItemRun<'a, 's> {
     mixed_targets: &'s mut [f32],
     /// dM̂ on the scale of the sums; (b, stride).
     d_matrix: &'s mut [f32],
-    /// S^j (b, c) less its offset, in units; see [`moderate`].
+    /// S^j (b, c) on its scale.
     position: &'s mut [f32],
-    offset: f32,
-    unit: f32,
-    /// Whether classes are masked.
-    masked: bool,
+    scale: Scale,
     /// CE of the even mixture, near which those of the columns lie, in units.
     around: f32,
     /// Y (b, c) of soft targets.
@@ -150,8 +162,8 @@ impl<'a, 's> ItemRun<'a, 's> {
         let values = ColumnValues { lse, sum, fit, total, entropy, ce, factor, dot };
         let position = carve.floats(b * c);
         read_position(&input.logits, j, position);
-        let (offset, unit) = moderate(position);
-        let masked = position.iter().any(|s| *s == 0.0 && s.is_sign_negative());
+        let scale = Scale::of(position);
+        scale.take(position);
         let targets = carve.floats(if plan.soft { b * c } else { 0 });
         let labels = match input.targets {
             Targets::Labels(labels) => Some(labels),
@@ -164,7 +176,7 @@ impl<'a, 's> ItemRun<'a, 's> {
             }
         };
         let around = match plan.attention_gradient {
-            true => even_mixture_loss(position, unit, labels, targets, &mut logits[..c]),
+            true => even_mixture_loss(position, scale.unit, labels, targets, &mut logits[..c]),
             false => 0.0,
         };
         let mut result = Carve::new(result);
@@ -188,9 +200,7 @@ impl<'a, 's> ItemRun<'a, 's> {
             mixed_targets,
             d_matrix,
             position,
-            offset,
-            unit,
-            masked,
+            scale,
             around,
             targets,
             values,
@@ -212,14 +222,14 @@ impl<'a, 's> ItemRun<'a, 's> {
                 self.slab.draw(self.source, &panel, self.j, start, count);
                 sums = sums.plus(self.forward(count));
                 let ks = &panel.k()[start..start + count];
-                mixtures.write(self.j, ks, self.values.ce, self.values.lse, (self.offset, self.unit));
+                mixtures.write(self.j, ks, self.values.ce, self.values.lse, self.scale);
                 if self.plan.gradient {
                     self.backward(count);
                 }
             }
         }
         sums.around = self.around.into();
-        sums.unit = self.unit.into();
+        sums.unit = self.scale.unit.into();
         sums.store(self.sums);
         sums
     }
@@ -245,20 +255,21 @@ impl<'a, 's> ItemRun<'a, 's> {
         let out = Matrix::rows(&mut *self.logits, c, count, stride);
         matmul(out, Write::Replace, Matrix::rows(&*self.position, b, c, c).transposed(), matrix);
         self.fit(count, width);
-        if self.masked {
+        if self.scale.masked {
             self.masked_tile(count).apply();
         }
         let values = &mut self.values;
         let logits = Tile { values: &mut *self.logits, stride, width };
-        tile::exponentials(logits, c, self.unit, values.lse, values.sum);
+        tile::exponentials(logits, c, self.scale.unit, values.lse, values.sum);
         for k in 0..count {
             values.ce[k] = values.total[k] * values.lse[k] - values.fit[k];
         }
-        if self.masked {
+        if self.scale.masked {
             self.masked_tile(count).finish();
         }
         let (values, mut sums) = (&mut self.values, Sums::default());
-        let (weighted, unit) = (self.plan.reduction == Reduction::AttentionWeighted, f64::from(self.unit));
+        let (weighted, unit) =
+            (self.plan.reduction == Reduction::AttentionWeighted, f64::from(self.scale.unit));
         for k in 0..count {
             let weight = if weighted { self.slab.mass[k] as f64 } else { 1.0 };
             // A mixture without weight counts for nothing, whatever its loss.
@@ -282,7 +293,7 @@ impl<'a, 's> ItemRun<'a, 's> {
             labels: self.labels,
             targets: self.targets,
             mixed_targets: self.mixed_targets,
-            unit: self.unit,
+            unit: self.scale.unit,
             values: &mut self.values,
             d_matrix: self.d_matrix,
         }
@@ -364,7 +375,7 @@ impl<'a, 's> ItemRun<'a, 's> {
                 None => self.targets[i * c..][..c].iter().sum::<f32>(),
             };
             let row = self.d_matrix[i * stride..][..count].iter_mut().zip(&*values.lse).zip(&*values.sum);
-            match self.masked {
+            match self.scale.masked {
                 true => row.for_each(|((d, _), sum)| *d *= sum),
                 false => row.for_each(|((d, lse), sum)| *d = (total * lse + *d) * sum),
             }

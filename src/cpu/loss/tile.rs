@@ -89,24 +89,29 @@ impl WithSimd for Exponentials<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        const TOGETHER: usize = 4;
-        let registers = self.logits.width / S::F32_LANES;
-        let mut register = 0;
-        while register + TOGETHER <= registers {
-            self.columns::<S, TOGETHER>(simd, register * S::F32_LANES);
-            register += TOGETHER;
-        }
-        for rest in register..registers {
-            self.columns::<S, 1>(simd, rest * S::F32_LANES);
-        }
+    fn with_simd<S: Simd>(self, simd: S) {
+        if self.unit == 1.0 { self.all_columns::<S, false>(simd) } else { self.all_columns::<S, true>(simd) }
     }
 }
 
 impl Exponentials<'_> {
-    /// R registers of columns at x.
     #[inline(always)]
-    fn columns<S: Simd, const R: usize>(&mut self, simd: S, x: usize) {
+    fn all_columns<S: Simd, const UNITS: bool>(mut self, simd: S) {
+        const TOGETHER: usize = 4;
+        let registers = self.logits.width / S::F32_LANES;
+        let mut register = 0;
+        while register + TOGETHER <= registers {
+            self.columns::<S, TOGETHER, UNITS>(simd, register * S::F32_LANES);
+            register += TOGETHER;
+        }
+        for rest in register..registers {
+            self.columns::<S, 1, UNITS>(simd, rest * S::F32_LANES);
+        }
+    }
+
+    /// R registers of columns at x; whether logits are in other units than 1.
+    #[inline(always)]
+    fn columns<S: Simd, const R: usize, const UNITS: bool>(&mut self, simd: S, x: usize) {
         let width = R * S::F32_LANES;
         // Not −∞, so that a column of masked classes alone comes to Σ E = 0.
         let mut max = [simd.splat_f32s(f32::MIN); R];
@@ -121,7 +126,7 @@ impl Exponentials<'_> {
             let (row, _) = S::as_mut_simd_f32s(&mut self.logits.row_mut(class)[x..x + width]);
             for lane in 0..R {
                 let mut below = simd.sub_f32s(row[lane], max[lane]);
-                if self.unit != 1.0 {
+                if UNITS {
                     below = simd.mul_f32s(below, simd.splat_f32s(self.unit));
                 }
                 row[lane] = exp(simd, below);
