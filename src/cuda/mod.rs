@@ -4,7 +4,14 @@
 //! gives a [`Queue`], whose methods are the ops. Arrays come as [`DeviceView`]s of cudarc's slices and views, with any strides. Nothing
 //! synchronises. Each op has an allocating form and an `_into` form that allocates nothing: outputs and workspace
 //! are the caller's, and the call can be captured in a CUDA graph once its kernels are compiled: by a
-//! call before, or by the op's `compile_…` method, which takes the same arguments.
+//! call before, or by the op's `compile_…` method, which takes the same arguments. Any thread may call, whatever context is current
+//! there; the engine's is current afterwards.
+//!
+//! The default stream (null) can't be captured; take one of [`new_stream`](cudarc::driver::CudaContext::new_stream). Between streams
+//! cudarc orders uses of memory by events, but not in a capture: a captured call waits for no event and records none, so neither
+//! its launches nor those of the graph are ordered with what other streams do to the same memory. That is the caller's to do, by
+//! `join` or `synchronize`: before the graph is launched, and before its results are used on another stream. The memory must outlive
+//! the graph; the engine need not.
 //!
 //! [`raw`] holds the same ops over plain device pointers, strides and a `CUstream`, for callers with another allocator.
 //!
@@ -15,11 +22,13 @@
 //! explicit weights finite and not negative; otherwise results are unspecified, though nothing is written outside the outputs.
 
 mod advice;
+mod aside;
 mod attention;
 mod call;
 mod catalogue;
 mod device;
 mod engine;
+mod image;
 pub mod jit;
 mod loss;
 mod loss_backward;
@@ -32,6 +41,7 @@ mod mix_backward;
 mod mix_backward_plan;
 mod mix_forward;
 mod mix_input;
+mod modules;
 mod queue;
 mod sampler;
 mod tile;

@@ -41,6 +41,16 @@ impl<K: Eq + Hash, V: Clone> Flights<K, V> {
         Ok(made)
     }
 
+    /// The value of `key`, if there is one, once `replace` has had its chance to put another in its place.
+    pub fn replace(&self, key: &K, replace: impl FnOnce(&V) -> Option<V>) -> Option<V> {
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
+        let mut value = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = value.as_ref().and_then(replace) {
+            *value = Some(other);
+        }
+        value.clone()
+    }
+
     /// Whether the value of `key` has been made.
     pub fn contains(&self, key: &K) -> bool {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
