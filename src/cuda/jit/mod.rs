@@ -7,9 +7,9 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `MULTIMIX_NVRTC` | the NVRTC library to use, or its folder; nothing else is searched |
-//! | `MULTIMIX_CACHE_DIR` | folder of the disk cache, in place of the user's cache folder |
+//! | `MULTIMIX_CACHE_DIR` | folder of the disk cache, in place of the user's cache folder; on unix it counts only if it and its files belong to the user or root, and nobody else may write them |
 //! | `MULTIMIX_CACHE` | `0` or `off`: nothing on disk |
-//! | `MULTIMIX_TRACE` | `1`: every kernel that is loaded, and where from, and every launch with its grid, on stderr |
+//! | `MULTIMIX_TRACE` | `1`: every kernel that is loaded, and where from, and every launch with its grid, on stderr; and why a cache is not used |
 
 mod api;
 mod cache;
@@ -18,6 +18,7 @@ mod locate;
 mod nvrtc;
 mod program;
 mod report;
+mod trust;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
