@@ -22,9 +22,10 @@ const SIZES: [usize; 4] = [9, 3, 7, 40];
 
 fn main() -> ExitCode {
     device::run(|harness, missing| {
-        let tests: [(&str, fn()); 7] = [
+        let tests: [(&str, fn()); 8] = [
             ("a_replay_sees_new_inputs_and_a_new_step", a_replay_sees_new_inputs_and_a_new_step),
             ("plain_calls_and_captures_take_turns", plain_calls_and_captures_take_turns),
+            ("threads_capture_at_once", threads_capture_at_once),
             (
                 "what_cudarc_captures_comes_before_what_follows",
                 what_cudarc_captures_comes_before_what_follows,
@@ -157,6 +158,31 @@ fn plain_calls_and_captures_take_turns() {
         drop((first, second, step));
         device.context().check_err().expect("cudarc kept no error");
     }
+}
+
+/// Each on a stream of its own, between plain calls, by one engine.
+fn threads_capture_at_once() {
+    let device = device().unwrap();
+    let expected = [0, 1, 2].map(|turn| plain(device, turn));
+    let streams = [0, 1, 2].map(|_| device.context().new_stream().unwrap());
+    std::thread::scope(|scope| {
+        for (turn, stream) in streams.iter().enumerate() {
+            let expected = &expected;
+            scope.spawn(move || {
+                let mut step = Step::new(device);
+                device.stream.synchronize().unwrap();
+                for turn in (0..6usize).map(|more| (turn + more) % 3) {
+                    let graph = step.capture(&device.engine, stream);
+                    step.set(stream, turn as u64);
+                    graph.launch().unwrap();
+                    assert!(step.results(stream) == expected[turn], "turn {turn}, replayed");
+                    step.call(&device.engine, stream).unwrap();
+                    assert!(step.results(stream) == expected[turn], "turn {turn}");
+                }
+            });
+        }
+    });
+    device.context().check_err().expect("cudarc kept no error");
 }
 
 /// Memory that cudarc itself uses in the capture carries an event of it.

@@ -15,7 +15,8 @@ use super::modules::{Loaded, Modules};
 use super::variant::Variant;
 use crate::error::{Error, Result};
 
-/// Compiled kernels of one CUDA context. Cheap to clone; all clones share what is compiled.
+/// Compiled kernels of one CUDA context. Cheap to clone; all clones, and all engines of one context and compiler, share what is compiled.
+/// It stays loaded for as long as the context is there, since graphs may name it.
 ///
 /// Made once from the caller's context, used from any thread. Kernels are compiled when first needed, or ahead of time by the
 /// `compile_…` functions.

@@ -94,4 +94,14 @@ mod tests {
         assert_eq!(flights.get_or_make(1, || Err("no")), Err("no"));
         assert_eq!(flights.get_or_make(1, || Ok::<_, &str>(5)), Ok(5));
     }
+
+    #[test]
+    fn a_value_is_replaced_where_there_is_one() {
+        let flights = Flights::<u32, u32>::default();
+        assert_eq!(flights.replace(&1, |_| Some(6)), None);
+        assert_eq!(flights.get_or_make(1, || Ok::<_, ()>(5)), Ok(5));
+        assert_eq!(flights.replace(&1, |_| None), Some(5));
+        assert_eq!(flights.replace(&1, |value| Some(value + 1)), Some(6));
+        assert_eq!(flights.values(), [6]);
+    }
 }
