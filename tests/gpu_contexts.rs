@@ -1,4 +1,5 @@
-//! Threads and contexts: any thread may call, whatever is current there, and everything must come from one `Arc<CudaContext>`.
+//! Threads and contexts: any thread may call, whatever is current there, and everything must come from one
+//! `Arc<CudaContext>`.
 
 mod common;
 
@@ -66,7 +67,8 @@ fn a_first_compilation_may_come_from_any_thread() {
     }
 }
 
-/// The two raw entries through which no other op goes, with another context current or none, on the default stream and another.
+/// The two raw entries through which no other op goes, with another context current or none, on the default
+/// stream and another.
 fn raw_calls_may_come_from_any_thread() {
     let device = device().unwrap();
     let (other, stream) = (device.second_context(), device.context().new_stream().unwrap());

@@ -209,7 +209,8 @@ fn bad_files_of_the_cache_are_replaced() {
     let before = files();
     assert!(!before.is_empty());
     for file in &before {
-        // A mark of 8 bytes, the key, the checksum of all that follows; three lengths, then the cubin and the PTX.
+        // A mark of 8 bytes, the key, the checksum of all that follows; three lengths, then the cubin and the
+        // PTX.
         let mut contents = std::fs::read(file).unwrap();
         let body = contents.split_off(72);
         let (lengths, parts) = body.split_at(24);

@@ -1,5 +1,6 @@
-//! CUDA graphs: a captured step replayed with other inputs and another step number gives what a plain call gives. All with cudarc's
-//! defaults: it tracks uses of memory by events, and orders streams by them, as soon as there is a second stream.
+//! CUDA graphs: a captured step replayed with other inputs and another step number gives what a plain call
+//! gives. All with cudarc's defaults: it tracks uses of memory by events, and orders streams by them, as soon
+//! as there is a second stream.
 
 mod common;
 
@@ -134,7 +135,8 @@ fn a_replay_sees_new_inputs_and_a_new_step() {
     device.context().check_err().expect("cudarc kept no error");
 }
 
-/// On the same memory, on two streams, also on that of this thread; cudarc must be left with no event that belongs to a capture.
+/// On the same memory, on two streams, also on that of this thread; cudarc must be left with no event that
+/// belongs to a capture.
 fn plain_calls_and_captures_take_turns() {
     let device = device().unwrap();
     let expected = [0, 1, 2, 3, 4].map(|turn| plain(device, turn));

@@ -49,8 +49,8 @@ fn engine(context: &Arc<CudaContext>) -> Result<Engine> {
     static ENGINES: Mutex<Option<HashMap<usize, Engine>>> = Mutex::new(None);
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     let engines = engines.get_or_insert_default();
-    // Two of candle's devices on one GPU share the driver's context, but not cudarc's, by which streams are ordered. The engine keeps
-    // the object, whose address hence stays its own.
+    // Two of candle's devices on one GPU share the driver's context, but not cudarc's, by which streams are
+    // ordered. The engine keeps the object, whose address hence stays its own.
     let address = Arc::as_ptr(context) as usize;
     if let Some(engine) = engines.get(&address) {
         return Ok(engine.clone());

@@ -1,4 +1,5 @@
-//! Pointers in a capture: cudarc hands a pointer out only by having a stream wait for the events of its memory.
+//! Pointers in a capture: cudarc hands a pointer out only by having a stream wait for the events of its
+//! memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,8 +11,8 @@ use super::advice::driver_error;
 use super::modules::Handle;
 use crate::error::Result;
 
-/// Streams of a context on which nothing ever runs, and which last as long as it: a stream that is being captured can't be given the
-/// wait, since an event of before the capture would end it.
+/// Streams of a context on which nothing ever runs, and which last as long as it: a stream that is being
+/// captured can't be given the wait, since an event of before the capture would end it.
 #[derive(Debug)]
 pub(super) struct Asides(Mutex<Vec<Handle<CUstream_st>>>);
 

@@ -18,8 +18,9 @@ use crate::problem::Mixing;
 
 /// The views of one call. To be dropped when all of it is enqueued: then the memory is free for others, after this call.
 ///
-/// A captured call neither waits for events nor records any: what was recorded before the capture cannot be waited for in it, and
-/// what is recorded in it can't be waited for afterwards. The order with other streams is the caller's there.
+/// A captured call neither waits for events nor records any: what was recorded before the capture cannot be
+/// waited for in it, and what is recorded in it can't be waited for afterwards. The order with other streams
+/// is the caller's there.
 pub(super) struct Call<'s> {
     op: &'static str,
     engine: &'s Engine,
@@ -72,8 +73,9 @@ impl<'s> Call<'s> {
         }
     }
 
-    /// After a view of a captured call. An event of the capture itself, of memory that cudarc has used in it, draws the stream aside
-    /// into the capture; it's led back, as every stream must be before the end, and another takes its place.
+    /// After a view of a captured call. An event of the capture itself, of memory that cudarc has used in it,
+    /// draws the stream aside into the capture; it's led back, as every stream must be before the end, and
+    /// another takes its place.
     fn rejoin<V>(&mut self, view: V) -> Result<V> {
         if let Some(aside) = &self.aside
             && is_captured(self.op, &aside.stream)?

@@ -15,8 +15,9 @@ use super::modules::{Loaded, Modules};
 use super::variant::Variant;
 use crate::error::{Error, Result};
 
-/// Compiled kernels of one CUDA context. Cheap to clone; all clones, and all engines of one context and compiler, share what is compiled.
-/// It stays loaded for as long as the context is there, since graphs may name it.
+/// Compiled kernels of one CUDA context. Cheap to clone; all clones, and all engines of one context and
+/// compiler, share what is compiled. It stays loaded for as long as the context is there, since graphs may
+/// name it.
 ///
 /// Made once from the caller's context, used from any thread. Kernels are compiled when first needed, or ahead of time by the
 /// `compile_…` functions.
@@ -83,7 +84,8 @@ impl Engine {
         &self.modules.compiler
     }
 
-    /// What is compiled and loaded so far, by this engine or another of the same context and compiler, in order of name.
+    /// What is compiled and loaded so far, by this engine or another of the same context and compiler, in
+    /// order of name.
     pub fn report(&self) -> Vec<KernelReport> {
         let describe = |loaded: Arc<Loaded>| KernelReport {
             variant: loaded.variant.to_string(),
@@ -130,8 +132,8 @@ impl Engine {
         })
     }
 
-    /// Makes the context current, and compiles and loads what is missing of these variants, each in a thread of its own. `stream`: where
-    /// they are about to be launched.
+    /// Makes the context current, and compiles and loads what is missing of these variants, each in a thread
+    /// of its own. `stream`: where they are about to be launched.
     pub(super) fn prepare(
         &self,
         op: &'static str,
@@ -145,7 +147,8 @@ impl Engine {
         if let Some(stream) = stream {
             refuse_capture(op, first, stream)?;
         }
-        // One target for all: whichever comes first to know what the driver takes, the same images are asked for.
+        // One target for all: whichever comes first to know what the driver takes, the same images are asked
+        // for.
         let target = self.modules.target();
         side_by_side(&missing, |variant| {
             self.modules.get_or_load(op, &self.context, variant, target, || Ok(())).map(|_| ())
@@ -185,7 +188,8 @@ impl Engine {
     }
 }
 
-/// Does `work` for every item, side by side: in a thread for each but the first, or here where the system refuses one.
+/// Does `work` for every item, side by side: in a thread for each but the first, or here where the system
+/// refuses one.
 fn side_by_side<T: Copy + Send>(items: &[T], work: impl Fn(T) -> Result<()> + Sync) -> Result<()> {
     let Some((&first, others)) = items.split_first() else { return Ok(()) };
     let work = &work;

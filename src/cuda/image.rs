@@ -11,9 +11,9 @@ use crate::error::Error;
 
 /// What there is to choose from for a program.
 ///
-/// A refusal decides nothing for other programs. The refused image may come from a bad file, so it's made anew, once. If the driver
-/// then refuses machine code that this process has compiled, it gets the PTX, for this program alone; unless it takes no machine code
-/// at all.
+/// A refusal decides nothing for other programs. The refused image may come from a bad file, so it's made
+/// anew, once. If the driver then refuses machine code that this process has compiled, it gets the PTX, for
+/// this program alone; unless it takes no machine code at all.
 pub(super) struct Choices<'a, M> {
     /// Compiles anew, and replaces the file, where the image given is from disk.
     pub renew: &'a dyn Fn(&Arc<Image>) -> Option<Arc<Image>>,
@@ -98,7 +98,8 @@ mod tests {
         Arc::new(Image { cubin: cubin.into(), ptx: ptx.into(), log: String::new() })
     }
 
-    /// Loads `found` with a driver that takes the images listed: what it took, or the error; what it was offered; compilations.
+    /// Loads `found` with a driver that takes the images listed: what it took, or the error; what it was
+    /// offered; compilations.
     fn load(
         found: (&Arc<Image>, Origin),
         fresh: &Arc<Image>,

@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 
 /// The kernels of a context by one compiler, shared by all engines of the two.
 ///
-/// Nothing here is ever unloaded: a captured graph, or a launch that waits in its stream, may name a function after the last engine
-/// is gone. The driver frees modules with its context. Nothing here owns that, or cudarc's context object, with which the list ends:
-/// who opens and drops a device over and over, while others keep its primary context alive, leaves modules there each time.
+/// Nothing here is ever unloaded: a captured graph, or a launch that waits in its stream, may name a function
+/// after the last engine is gone. The driver frees modules with its context. Nothing here owns that, or
+/// cudarc's context object, with which the list ends: who opens and drops a device over and over, while
+/// others keep its primary context alive, leaves modules there each time.
 #[derive(Debug)]
 pub(super) struct Modules {
     pub device: DeviceInfo,
@@ -138,7 +139,8 @@ impl Modules {
         Ok(Loaded { variant, image, functions })
     }
 
-    /// Whether the driver takes the machine code of a kernel that does nothing. No file of the cache is asked.
+    /// Whether the driver takes the machine code of a kernel that does nothing. No file of the cache is
+    /// asked.
     fn try_empty_kernel(&self) -> bool {
         let text = "extern \"C\" __global__ void empty() {}";
         let program = Program { name: "empty.cu".into(), text: text.into(), headers: &[], macros: vec![] };
@@ -163,7 +165,8 @@ impl Loaded {
 
 /// Loads machine code, or PTX with a zero byte at its end, into the current context.
 fn load_data(image: &[u8]) -> std::result::Result<Handle<CUmod_st>, DriverError> {
-    // SAFETY: an image that carries its own end, as far as the compiler or the cache's checksum can vouch for it.
+    // SAFETY: an image that carries its own end, as far as the compiler or the cache's checksum can vouch for
+    // it.
     unsafe { module::load_data(image.as_ptr().cast()) }.map(Handle)
 }
 

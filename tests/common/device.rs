@@ -121,12 +121,14 @@ impl Device {
         Engine::with_compiler(self.context(), Arc::new(compiler)).expect("an engine was made before")
     }
 
-    /// A context of the same device beside the primary one. By name, since bindings of different CUDA versions call it differently.
+    /// A context of the same device beside the primary one. By name, since bindings of different CUDA
+    /// versions call it differently.
     pub fn second_context(&self) -> Arc<CudaContext> {
         type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;
         let ordinal = self.context().cu_device();
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the function has this type in every driver; the new context belongs to the wrapper from here on.
+        // SAFETY: the function has this type in every driver; the new context belongs to the wrapper from
+        // here on.
         unsafe {
             let driver = libloading::Library::new("libcuda.so")
                 .or_else(|_| libloading::Library::new("libcuda.so.1"))

@@ -1,5 +1,5 @@
-//! What can be said of machine code without a device: that it's an image for the architecture asked for, with all kernels of the source,
-//! and that it uses and takes what ptxas reports and the source declares.
+//! What can be said of machine code without a device: that it's an image for the architecture asked for, with
+//! all kernels of the source, and that it uses and takes what ptxas reports and the source declares.
 
 use multimix::cuda::jit::{Image, Program, Resources};
 use object::elf::EM_CUDA;
@@ -33,7 +33,8 @@ fn check_kernel(elf: &Elf<'_>, said: &Resources, arch: u32, parameter_bytes: u32
     let kernel = &said.kernel;
     let code = section(elf, ".text", kernel).unwrap_or_else(|| panic!("no code of {kernel}"));
     assert!(code.size() > 0 && code.data().is_ok_and(|code| code.iter().any(|&byte| byte != 0)), "{kernel}");
-    // From Hopper on a block's share holds a KiB that the system keeps to itself, and that ptxas does not report.
+    // From Hopper on a block's share holds a KiB that the system keeps to itself, and that ptxas does not
+    // report.
     let kept = if arch >= 90 { 1024 } else { 0 };
     let shared = section(elf, ".nv.shared", kernel).map_or(0, |section| section.size() - kept);
     assert_eq!(shared, u64::from(said.shared_bytes), "static shared memory of {kernel}");
@@ -62,7 +63,8 @@ const REGISTERS: u8 = 0x2f;
 /// `EIATTR_CBANK_PARAM_SIZE`.
 const PARAMETER_BYTES: u8 = 0x19;
 
-/// Code and value of each attribute: a byte of form, one of code, then two of value; or their number of bytes, and these.
+/// Code and value of each attribute: a byte of form, one of code, then two of value; or their number of
+/// bytes, and these.
 fn attributes(mut data: &[u8]) -> Vec<(u8, &[u8])> {
     const SIZED: u8 = 4;
     let mut all = vec![];

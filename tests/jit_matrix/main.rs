@@ -1,5 +1,5 @@
-//! What ptxas makes of the kernels: nothing may live in local memory, on any architecture, by any release of NVRTC. And what can be
-//! said of the machine code without a device.
+//! What ptxas makes of the kernels: nothing may live in local memory, on any architecture, by any release of
+//! NVRTC. And what can be said of the machine code without a device.
 //!
 //!     cargo test --test jit_matrix                # a few variants of every kernel
 //!     cargo test --test jit_matrix -- --ignored   # every variant, all architectures and releases; writes docs/variants.md and .csv
@@ -80,7 +80,8 @@ fn values(variant: &KernelVariant) -> Vec<(&'static str, &'static str, String)> 
     variant.macros.iter().map(|(name, value)| (variant.source, *name, value.clone())).collect()
 }
 
-/// Every file of kernels for all architectures by one release, and for one of them by every other; other macros each time.
+/// Every file of kernels for all architectures by one release, and for one of them by every other; other
+/// macros each time.
 fn cubins_are_what_the_report_says() {
     let releases = match common::nvrtc::fetched() {
         none if none.is_empty() => vec![common::nvrtc::any().expect("checked in main")],

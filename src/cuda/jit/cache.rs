@@ -1,8 +1,9 @@
 //! Compiled images on disk.
 //!
-//! A file is written beside its place and renamed, so that readers see all of it or nothing; it carries its key, the length
-//! of each part and a checksum, so that what was truncated or overwritten counts as absent. On unix so does what another user
-//! owns, or may write. Nothing here ever fails a call: a cache that cannot be read or written is a slower one.
+//! A file is written beside its place and renamed, so that readers see all of it or nothing; it carries its
+//! key, the length of each part and a checksum, so that what was truncated or overwritten counts as absent.
+//! On unix so does what another user owns, or may write. Nothing here ever fails a call: a cache that cannot
+//! be read or written is a slower one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -48,8 +49,8 @@ impl Cache {
         Self { folder: variable("MULTIMIX_CACHE_DIR").map(PathBuf::from).or_else(users) }
     }
 
-    /// Images in this folder, which is made when first needed, for the user alone. Where others may write it, nothing is read from it
-    /// or written to it.
+    /// Images in this folder, which is made when first needed, for the user alone. Where others may write it,
+    /// nothing is read from it or written to it.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()) }
     }
@@ -89,7 +90,8 @@ impl Cache {
         (believed && open.read_to_end(&mut contents).is_ok()).then_some(contents)
     }
 
-    /// Writes beside the file and renames. What fails leaves nothing behind, and no other process can have the name.
+    /// Writes beside the file and renames. What fails leaves nothing behind, and no other process can have
+    /// the name.
     fn replace(&self, file: &Path, contents: &[u8]) {
         let Some(folder) = self.of_this_version() else { return };
         if make_folder(&folder).is_err() || !self.is_own() {

@@ -28,9 +28,10 @@ pub struct SearchPath {
 }
 
 impl SearchPath {
-    /// `MULTIMIX_NVRTC`; else the loader's path variable, `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda`, the environments of
-    /// pip and conda that are active or on `PATH`, and last the names that the system's loader knows. But for the first, which names
-    /// one library, relative paths do not count: nothing is looked for in the working directory.
+    /// `MULTIMIX_NVRTC`; else the loader's path variable, `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda`, the
+    /// environments of pip and conda that are active or on `PATH`, and last the names that the system's
+    /// loader knows. But for the first, which names one library, relative paths do not count: nothing is
+    /// looked for in the working directory.
     pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }

@@ -109,8 +109,8 @@ impl Compiler {
         Ok((image, found))
     }
 
-    /// Another image for one that a driver refuses: compiled now, in the place of what came from disk, or by who came first. None where
-    /// `refused` was compiled in this process, or nothing can be.
+    /// Another image for one that a driver refuses: compiled now, in the place of what came from disk, or by
+    /// who came first. None where `refused` was compiled in this process, or nothing can be.
     pub(crate) fn renew(
         &self,
         program: &Program,

@@ -7,7 +7,8 @@ use std::sync::Once;
 
 use super::trace;
 
-/// Whether nobody but the user, or root, can have written a file or changed what a folder holds. Where not, that is said once.
+/// Whether nobody but the user, or root, can have written a file or changed what a folder holds. Where not,
+/// that is said once.
 pub(super) fn is_own(place: &Path, about: &Metadata) -> bool {
     static SAID: Once = Once::new();
     let Some(why) = foreign(about) else { return true };

@@ -51,7 +51,8 @@ export! {
         let context = current()?;
         capture::forbid_unsafe_call()?;
         let module = handle.remove()?;
-        // Its functions are unknown to whoever asks afterwards; a launch of them that has yet to begin is a finding.
+        // Its functions are unknown to whoever asks afterwards; a launch of them that has yet to begin is a
+        // finding.
         module.unload(&context);
         Ok(())
     }
@@ -145,8 +146,8 @@ pub fn loading_context(handle: &Out<usize>) -> Result<Arc<Context>> {
     Ok(context)
 }
 
-/// Says on stderr why a module was refused: there is no log to say it in. Of machine code only with `VGPU_TRACE`: a program that
-/// has PTX, too, offers that next, and nothing has failed.
+/// Says on stderr why a module was refused: there is no log to say it in. Of machine code only with
+/// `VGPU_TRACE`: a program that has PTX, too, offers that next, and nothing has failed.
 pub fn print(refusal: Refusal) -> Status {
     if !refusal.machine_code || tracing() {
         eprintln!("vgpu: module refused: {}", refusal.log);
