@@ -5,19 +5,20 @@ mod common;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use common::device::{self, Device, device};
+use common::device::{self, device};
 use common::harness::passes;
-use multimix::cuda::cudarc::driver::{CudaContext, sys};
+use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
 use multimix::cuda::raw::{self, RawColumns, RawView, RawWeights, RawWorkspace};
 use multimix::cuda::{
-    self, DeviceTargets, DeviceView, DeviceViewMut, LossInput, MixInput, Precision, WeightsInput,
+    self, DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, MixInput, Precision, WeightsInput,
     WeightsOutput,
 };
 use multimix::{Alpha, Dtype, Error, LossOptions, Mixing};
+use sha2::{Digest, Sha256};
 
 fn main() -> ExitCode {
     device::run(|harness, missing| {
-        let tests: [(&str, fn()); 8] = [
+        let tests: [(&str, fn()); 9] = [
             ("no_such_device", no_such_device),
             ("shapes_that_do_not_fit", shapes_that_do_not_fit),
             ("a_workspace_too_small", a_workspace_too_small),
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             ("another_context", another_context),
             ("out_of_memory", out_of_memory),
             ("what_an_older_device_lacks", what_an_older_device_lacks),
+            ("bad_files_of_the_cache_are_replaced", bad_files_of_the_cache_are_replaced),
         ];
         for (name, test) in tests {
             harness.test(name, missing, passes(test));
@@ -133,25 +135,9 @@ fn misaligned_memory() {
     }
 }
 
-/// A context of the same device beside the primary one. By name, since bindings of different CUDA versions call it differently.
-fn second_context(device: &Device) -> Arc<CudaContext> {
-    type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;
-    let ordinal = device.context().cu_device();
-    let mut raw = std::ptr::null_mut();
-    // SAFETY: the function has this type in every driver; the new context belongs to the wrapper from here on.
-    unsafe {
-        let driver = libloading::Library::new("libcuda.so")
-            .or_else(|_| libloading::Library::new("libcuda.so.1"))
-            .unwrap();
-        let create = driver.get::<Create>(b"cuCtxCreate_v2\0").unwrap();
-        create(&mut raw, 0, ordinal).result().unwrap();
-        CudaContext::from_raw_context(0, ordinal, raw).unwrap()
-    }
-}
-
 fn another_context() {
     let device = device().unwrap();
-    let other = second_context(device);
+    let other = device.second_context();
     let error = device.engine.on(&other.default_stream()).unwrap_err();
     says(&error, &["the stream belongs to another CUDA context", "one Arc<CudaContext>"]);
     let memory = other.default_stream().clone_htod(&[1f32; 12]).unwrap();
@@ -201,4 +187,40 @@ fn what_an_older_device_lacks() {
     says(&queue.mix_forward(&mixing(4), &input).unwrap_err(), &["no bf16 arithmetic", "use f16 or f32"]);
     let error = device.engine.on(&device.stream).unwrap().precision(Precision::Tf32).unwrap_err();
     says(&error, &["no tf32", "Precision::Exact"]);
+}
+
+/// A file that is whole by its checksum, but holds what no driver takes.
+fn bad_files_of_the_cache_are_replaced() {
+    let device = device().unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let run = || {
+        let nvrtc = Nvrtc::locate(None, &Cache::disabled()).unwrap();
+        let compiler = Arc::new(Compiler::new(nvrtc, Cache::in_folder(folder.path())));
+        let engine = Engine::with_compiler(device.context(), compiler).unwrap();
+        let input = WeightsInput { b: 2, r: 1, attention: None, weights: None };
+        let drawn = engine.on(&device.stream).unwrap().weights::<f32>(&mixing(3), &input).unwrap().0;
+        (device.download(&drawn), engine.compiler().compilations())
+    };
+    let expected = run().0;
+    let files = || {
+        let entries = std::fs::read_dir(folder.path().join(env!("CARGO_PKG_VERSION"))).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let before = files();
+    assert!(!before.is_empty());
+    for file in &before {
+        // A mark of 8 bytes, the key, the checksum of all that follows; three lengths, then the cubin and the
+        // PTX.
+        let mut contents = std::fs::read(file).unwrap();
+        let body = contents.split_off(72);
+        let (lengths, parts) = body.split_at(24);
+        let bad: Vec<u8> = [lengths, &parts.iter().map(|byte| byte ^ 0x15).collect::<Vec<_>>()].concat();
+        let checksum = Sha256::digest(&bad);
+        std::fs::write(file, [&contents[..40], &checksum, &bad].concat()).unwrap();
+    }
+    let (drawn, compilations) = run();
+    assert_eq!(drawn, expected);
+    assert!(compilations > 0);
+    assert_eq!(run(), (expected, 0), "the file was replaced");
+    assert_eq!(files().len(), before.len());
 }

@@ -1,39 +1,44 @@
-//! CUDA graphs: a captured step replayed with other inputs and another step number gives what a plain call gives.
+//! CUDA graphs: a captured step replayed with other inputs and another step number gives what a plain call
+//! gives. All with cudarc's defaults: it tracks uses of memory by events, and orders streams by them, as soon
+//! as there is a second stream.
 
 mod common;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use common::calls::{Calls, Op};
 use common::device::{self, Device, device};
 use common::harness::passes;
-use multimix::cuda::cudarc::driver::CudaStream;
 use multimix::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
+use multimix::cuda::cudarc::driver::{CudaGraph, CudaSlice, CudaStream};
 use multimix::cuda::{
-    AttentionInput, DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, LossOutputs,
-    MixBackwardOutputs, MixInput, MixOutputs, MixTargets, MixedGradients, Queue, Upstream, WeightsInput,
+    DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, LossOutputs, Queue, Upstream, WeightsInput,
+    WeightsOutput,
 };
-use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+use multimix::{Alpha, LossOptions, Mixing};
 
+/// b, r, c and n.
 const SIZES: [usize; 4] = [9, 3, 7, 40];
 
 fn main() -> ExitCode {
     device::run(|harness, missing| {
-        harness.test(
-            "a_replay_sees_new_inputs_and_a_new_step",
-            missing,
-            passes(a_replay_sees_new_inputs_and_a_new_step),
-        );
-        harness.test(
-            "capture_before_compilation_is_an_error",
-            missing,
-            passes(capture_before_compilation_is_an_error),
-        );
-        harness.test(
-            "what_was_compiled_ahead_is_captured_at_once",
-            missing,
-            passes(what_was_compiled_ahead_is_captured_at_once),
-        );
+        let tests: [(&str, fn()); 8] = [
+            ("a_replay_sees_new_inputs_and_a_new_step", a_replay_sees_new_inputs_and_a_new_step),
+            ("plain_calls_and_captures_take_turns", plain_calls_and_captures_take_turns),
+            ("threads_capture_at_once", threads_capture_at_once),
+            (
+                "what_cudarc_captures_comes_before_what_follows",
+                what_cudarc_captures_comes_before_what_follows,
+            ),
+            ("capture_before_compilation_is_an_error", capture_before_compilation_is_an_error),
+            ("what_was_compiled_ahead_is_captured_at_once", what_was_compiled_ahead_is_captured_at_once),
+            ("a_graph_outlives_its_engine", a_graph_outlives_its_engine),
+            ("engines_of_a_context_share_what_is_loaded", engines_of_a_context_share_what_is_loaded),
+        ];
+        for (name, test) in tests {
+            harness.test(name, missing, passes(test));
+        }
     })
 }
 
@@ -42,77 +47,205 @@ fn logits(shift: f32) -> Vec<f32> {
     (0..b * r * c).map(|x| (x as f32 * 0.37 + shift).sin()).collect()
 }
 
-/// Loss and dS of a plain call.
-fn plain(device: &Device, shift: f32, step: u64) -> (Vec<f32>, Vec<f32>) {
-    let [b, r, c, n] = SIZES;
-    let (logits, labels) = (device.upload(&logits(shift)), device.upload(&vec![1u32; b]));
-    let input = LossInput {
-        logits: DeviceView::new(&logits, [b, r, c]).unwrap(),
-        targets: DeviceTargets::Labels(DeviceView::new(&labels, [b]).unwrap()),
-        attention: None,
-        weights: None,
-    };
-    let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(5).step(step);
-    let queue = device.engine.on(&device.stream).unwrap();
-    let (options, upstream) = (LossOptions::default(), Upstream::default());
-    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options, &upstream).unwrap();
-    (device.download(&loss.value), device.download(&gradients.logits))
+/// A step of training: its memory, uploaded on the device's default stream.
+struct Step {
+    logits: CudaSlice<f32>,
+    labels: CudaSlice<u32>,
+    words: CudaSlice<u64>,
+    loss: CudaSlice<f32>,
+    gradient: CudaSlice<f32>,
+    workspace: CudaSlice<u8>,
+}
+
+const WORKSPACE: usize = 1 << 20;
+
+impl Step {
+    fn new(device: &Device) -> Self {
+        let [b, r, c, _] = SIZES;
+        Self {
+            logits: device.upload(&logits(0.0)),
+            labels: device.upload(&vec![1u32; b]),
+            words: device.upload(&[5u64, 0]),
+            loss: device.upload(&[0f32]),
+            gradient: device.upload(&vec![0f32; b * r * c]),
+            workspace: device.uninitialised(WORKSPACE),
+        }
+    }
+
+    /// Other inputs and another step number.
+    fn set(&mut self, stream: &Arc<CudaStream>, turn: u64) {
+        stream.memcpy_htod(&logits(turn as f32), &mut self.logits).unwrap();
+        stream.memcpy_htod(&[5u64, 10 + turn], &mut self.words).unwrap();
+    }
+
+    fn call(&mut self, engine: &Engine, stream: &Arc<CudaStream>) -> multimix::Result<()> {
+        let [b, r, c, n] = SIZES;
+        let input = LossInput {
+            logits: DeviceView::new(&self.logits, [b, r, c])?,
+            targets: DeviceTargets::Labels(DeviceView::new(&self.labels, [b])?),
+            attention: None,
+            weights: None,
+        };
+        let outputs = LossOutputs {
+            loss: Some(DeviceViewMut::new(&mut self.loss, [1])?),
+            logits: Some(DeviceViewMut::new(&mut self.gradient, [b, r, c])?),
+            ..LossOutputs::default()
+        };
+        let queue = engine.on(stream)?.seed_and_step(DeviceView::new(&self.words, [2])?)?;
+        let scratch = &mut DeviceViewMut::new(&mut self.workspace, [WORKSPACE])?;
+        let (mixing, options) = (Mixing::dirichlet(n, Alpha::PAPER), LossOptions::default());
+        queue.loss_into(&mixing, &input, &options, &Upstream::default(), outputs, scratch)
+    }
+
+    fn capture(&mut self, engine: &Engine, stream: &Arc<CudaStream>) -> CudaGraph {
+        stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+        self.call(engine, stream).unwrap();
+        stream.end_capture(Flags(0)).unwrap().expect("kernels were captured")
+    }
+
+    fn results(&self, stream: &Arc<CudaStream>) -> (Vec<f32>, Vec<f32>) {
+        let results = (stream.clone_dtoh(&self.loss).unwrap(), stream.clone_dtoh(&self.gradient).unwrap());
+        stream.synchronize().unwrap();
+        results
+    }
+}
+
+/// Loss and dS of a plain call on memory of its own.
+fn plain(device: &Device, turn: u64) -> (Vec<f32>, Vec<f32>) {
+    let mut step = Step::new(device);
+    step.set(&device.stream, turn);
+    step.call(&device.engine, &device.stream).unwrap();
+    step.results(&device.stream)
 }
 
 fn a_replay_sees_new_inputs_and_a_new_step() {
     let device = device().unwrap();
-    let expected: Vec<_> = (0..3).map(|turn| plain(device, turn as f32, 10 + turn)).collect();
+    let expected = [0, 1, 2].map(|turn| plain(device, turn));
     assert_ne!(expected[0], expected[1]);
-
-    // Waits for events of before the capture cannot be captured; everything here is in one stream.
-    // SAFETY: no memory is used from two streams at once.
-    unsafe { device.context().disable_event_tracking() };
-    let [b, r, c, n] = SIZES;
     let stream = device.context().new_stream().unwrap();
-    let queue = device.engine.on(&stream).unwrap();
-    let mut values = stream.clone_htod(&logits(0.0)).unwrap();
-    let labels = stream.clone_htod(&vec![1u32; b]).unwrap();
-    let mut words = stream.clone_htod(&[5u64, 10]).unwrap();
-    let mut loss = stream.alloc_zeros::<f32>(1).unwrap();
-    let mut gradient = stream.alloc_zeros::<f32>(b * r * c).unwrap();
-    let mixing = Mixing::dirichlet(n, Alpha::PAPER);
-    let graph = {
-        let input = LossInput {
-            logits: DeviceView::new(&values, [b, r, c]).unwrap(),
-            targets: DeviceTargets::Labels(DeviceView::new(&labels, [b]).unwrap()),
-            attention: None,
-            weights: None,
-        };
-        let queue = queue.seed_and_step(DeviceView::new(&words, [2]).unwrap()).unwrap();
-        let outputs = LossOutputs {
-            loss: Some(DeviceViewMut::new(&mut loss, [1]).unwrap()),
-            logits: Some(DeviceViewMut::new(&mut gradient, [b, r, c]).unwrap()),
-            ..LossOutputs::default()
-        };
-        let options = LossOptions::default();
-        let bytes = queue.loss_workspace_bytes(&mixing, &input, &options, &outputs).unwrap();
-        let mut workspace = stream.alloc_zeros::<u8>(bytes).unwrap();
-        stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-        let scratch = &mut DeviceViewMut::new(&mut workspace, [bytes]).unwrap();
-        queue.loss_into(&mixing, &input, &options, &Upstream::default(), outputs, scratch).unwrap();
-        let graph = stream.end_capture(Flags(0)).unwrap().expect("kernels were captured");
-        // The graph holds the workspace's address.
-        std::mem::forget(workspace);
-        graph
-    };
-    for (turn, (value, d_logits)) in expected.iter().enumerate() {
-        stream.memcpy_htod(&logits(turn as f32), &mut values).unwrap();
-        stream.memcpy_htod(&[5u64, 10 + turn as u64], &mut words).unwrap();
+    let mut step = Step::new(device);
+    // What the graph's stream runs must come after the uploads: the capture notes nothing of them.
+    device.stream.synchronize().unwrap();
+    let graph = step.capture(&device.engine, &stream);
+    for (turn, expected) in expected.iter().enumerate() {
+        step.set(&stream, turn as u64);
         graph.launch().unwrap();
-        stream.synchronize().unwrap();
-        assert_eq!(&stream.clone_dtoh(&loss).unwrap(), value, "turn {turn}");
-        assert_eq!(&stream.clone_dtoh(&gradient).unwrap(), d_logits, "turn {turn}");
+        assert!(step.results(&stream) == *expected, "turn {turn}");
     }
+    device.context().check_err().expect("cudarc kept no error");
+}
+
+/// On the same memory, on two streams, also on that of this thread; cudarc must be left with no event that
+/// belongs to a capture.
+fn plain_calls_and_captures_take_turns() {
+    let device = device().unwrap();
+    let expected = [0, 1, 2, 3, 4].map(|turn| plain(device, turn));
+    for stream in [device.context().new_stream().unwrap(), device.context().per_thread_stream()] {
+        let _second = device.context().new_stream().unwrap(); // from here on cudarc orders streams
+        let mut step = Step::new(device);
+        let turn = |step: &mut Step, run: &dyn Fn(&mut Step), number: usize, on: &Arc<CudaStream>| {
+            step.set(on, number as u64);
+            on.synchronize().unwrap();
+            run(step);
+            assert!(step.results(on) == expected[number], "turn {number}");
+        };
+        turn(&mut step, &|step| step.call(&device.engine, &device.stream).unwrap(), 0, &device.stream);
+        let first = step.capture(&device.engine, &stream);
+        turn(&mut step, &|step| step.call(&device.engine, &device.stream).unwrap(), 1, &device.stream);
+        turn(&mut step, &|_| first.launch().unwrap(), 2, &stream);
+        turn(&mut step, &|step| step.call(&device.engine, &stream).unwrap(), 3, &stream);
+        let second = step.capture(&device.engine, &stream);
+        turn(&mut step, &|_| second.launch().unwrap(), 4, &stream);
+        turn(&mut step, &|_| first.launch().unwrap(), 0, &stream);
+        drop((first, second, step));
+        device.context().check_err().expect("cudarc kept no error");
+    }
+}
+
+/// Each on a stream of its own, between plain calls, by one engine.
+fn threads_capture_at_once() {
+    let device = device().unwrap();
+    let expected = [0, 1, 2].map(|turn| plain(device, turn));
+    let streams = [0, 1, 2].map(|_| device.context().new_stream().unwrap());
+    std::thread::scope(|scope| {
+        for (turn, stream) in streams.iter().enumerate() {
+            let expected = &expected;
+            scope.spawn(move || {
+                let mut step = Step::new(device);
+                device.stream.synchronize().unwrap();
+                for turn in (0..6usize).map(|more| (turn + more) % 3) {
+                    let graph = step.capture(&device.engine, stream);
+                    step.set(stream, turn as u64);
+                    graph.launch().unwrap();
+                    assert!(step.results(stream) == expected[turn], "turn {turn}, replayed");
+                    step.call(&device.engine, stream).unwrap();
+                    assert!(step.results(stream) == expected[turn], "turn {turn}");
+                }
+            });
+        }
+    });
+    device.context().check_err().expect("cudarc kept no error");
+}
+
+/// Memory that cudarc itself uses in the capture carries an event of it.
+fn what_cudarc_captures_comes_before_what_follows() {
+    let device = device().unwrap();
+    let stream = device.context().new_stream().unwrap();
+    let mut step = Step::new(device);
+    device.stream.memset_zeros(&mut step.logits).unwrap();
+    step.call(&device.engine, &device.stream).unwrap();
+    let expected = step.results(&device.stream);
+    // No event of this memory was recorded yet: cudarc would have the capture wait for it, which cannot be.
+    step.logits = device.uninitialised(logits(0.0).len());
+    device.stream.synchronize().unwrap();
+    stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    stream.memset_zeros(&mut step.logits).unwrap();
+    step.call(&device.engine, &stream).unwrap();
+    let graph = stream.end_capture(Flags(0)).unwrap().expect("kernels were captured");
+    graph.launch().unwrap();
+    assert!(step.results(&stream) == expected);
+    drop(step);
+    // cudarc cannot wait for the captured event, and notes so.
+    let _ = device.context().check_err();
+}
+
+/// A graph names functions of modules, which an engine that is dropped must not unload.
+fn a_graph_outlives_its_engine() {
+    let device = device().unwrap();
+    let expected = plain(device, 1);
+    let stream = device.context().new_stream().unwrap();
+    let mut step = Step::new(device);
+    let engine = device.fresh_engine();
+    step.call(&engine, &device.stream).unwrap();
+    device.stream.synchronize().unwrap();
+    let graph = step.capture(&engine, &stream);
+    drop(engine);
+    step.set(&stream, 1);
+    graph.launch().unwrap();
+    assert!(step.results(&stream) == expected, "{}", device.fault());
+    // And a launch that still waits in its stream.
+    let engine = device.fresh_engine();
+    step.set(&stream, 1);
+    step.call(&engine, &stream).unwrap();
+    drop(engine);
+    assert!(step.results(&stream) == expected, "{}", device.fault());
+}
+
+/// So that who makes an engine for each step loads nothing again, and leaves nothing behind.
+fn engines_of_a_context_share_what_is_loaded() {
+    let device = device().unwrap();
+    let mut calls = Calls::new(&device.stream);
+    let first = Engine::new(device.context()).unwrap();
+    calls.run(Op::Weights, &first.on(&device.stream).unwrap()).unwrap();
+    let report = first.report();
+    drop(first);
+    assert!(!report.is_empty() && Engine::new(device.context()).unwrap().report() == report);
+    assert!(device.fresh_engine().report().is_empty(), "another compiler's kernels are others");
 }
 
 fn capture_before_compilation_is_an_error() {
     let device = device().unwrap();
-    let fresh = Engine::new(device.context()).unwrap();
+    let fresh = device.fresh_engine();
     let stream = device.context().new_stream().unwrap();
     let mut out = stream.alloc_zeros::<f32>(6).unwrap();
     let mut workspace = stream.alloc_zeros::<u8>(1).unwrap();
@@ -120,10 +253,8 @@ fn capture_before_compilation_is_an_error() {
     let mixing = Mixing::dirichlet(3, Alpha::PAPER);
     let queue = fresh.on(&stream).unwrap();
     stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let mut output = multimix::cuda::WeightsOutput {
-        columns: Some(DeviceViewMut::new(&mut out, [1, 2, 3]).unwrap()),
-        mass: None,
-    };
+    let mut output =
+        WeightsOutput { columns: Some(DeviceViewMut::new(&mut out, [1, 2, 3]).unwrap()), mass: None };
     let scratch = &mut DeviceViewMut::new(&mut workspace, [0]).unwrap();
     let error = queue.weights_into(&mixing, &input, &mut output, scratch).unwrap_err().to_string();
     assert!(error.contains("not compiled yet") && error.contains("before the capture begins"), "{error}");
@@ -139,106 +270,22 @@ fn capture_before_compilation_is_an_error() {
 fn what_was_compiled_ahead_is_captured_at_once() {
     let device = device().unwrap();
     let stream = device.context().new_stream().unwrap();
-    let ([b, r, c, n], d) = (SIZES, 8);
-    let zeros = |count: usize| stream.alloc_zeros::<f32>(count).unwrap();
-    let (features, logits, attention, soft) =
-        (zeros(b * r * d), zeros(b * r * c), zeros(b * r), zeros(b * c));
-    let (mut mixed, mut mixed_targets, mut maps) = (zeros(n * r * d), zeros(n * r * c), zeros(b * r));
-    let (mut d_features, mut d_targets, mut d_logits) = (zeros(b * r * d), zeros(b * c), zeros(b * r * c));
-    let (mut d_attention, mut loss, mut columns) = (zeros(b * r), zeros(1), zeros(r * b * n));
-    let (d_mixed, d_mixed_targets) = (zeros(n * r * d), zeros(n * r * c));
-    let mut workspace = stream.alloc_zeros::<u8>(1 << 20).unwrap();
-    let mixing = Mixing::dirichlet(n, Alpha::PAPER);
-    let targets = DeviceTargets::Soft(DeviceView::new(&soft, [b, c]).unwrap());
-    let attention = DeviceView::new(&attention, [b, r]).unwrap();
-
-    captures_once_compiled(device, &stream, |queue, compiles| {
-        let input = WeightsInput { b, r, attention: Some(attention.clone()), weights: None };
-        let columns = Some(DeviceViewMut::new(&mut columns, [r, b, n])?);
-        if compiles {
-            return queue.compile_weights::<f32>(mixing.generator, b, true);
-        }
-        let mut output = multimix::cuda::WeightsOutput { columns, mass: None };
-        queue.weights_into(&mixing, &input, &mut output, &mut DeviceViewMut::new(&mut workspace, [1 << 20])?)
-    });
-    captures_once_compiled(device, &stream, |queue, compiles| {
-        let input = AttentionInput { features: DeviceView::new(&features, [b, r, d])?, classifier: None };
-        let options = AttentionOptions::default();
-        if compiles {
-            return queue.compile_attention(&input, &options, None);
-        }
-        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
-        queue.attention_forward_into(&input, &options, DeviceViewMut::new(&mut maps, [b, r])?, scratch)
-    });
-    let mix_input = || MixInput {
-        // Channels apart: packed first.
-        features: DeviceView::with_strides(&features, [b, r, d], [r * d, 1, r]).unwrap(),
-        targets: Some(MixTargets { targets: targets.clone(), classes: c }),
-        attention: Some(attention.clone()),
-        weights: None,
-    };
-    captures_once_compiled(device, &stream, |queue, compiles| {
-        let mut outputs = MixOutputs {
-            features: DeviceViewMut::new(&mut mixed, [n, r, d])?,
-            targets: Some(DeviceViewMut::new(&mut mixed_targets, [n, r, c])?),
-        };
-        if compiles {
-            return queue.compile_mix_forward(&mixing, &mix_input(), &mut outputs);
-        }
-        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
-        queue.mix_forward_into(&mixing, &mix_input(), outputs, scratch)
-    });
-    captures_once_compiled(device, &stream, |queue, compiles| {
-        let gradients = MixedGradients {
-            features: DeviceView::new(&d_mixed, [n, r, d])?,
-            targets: Some(DeviceView::new(&d_mixed_targets, [n, r, c])?),
-        };
-        let mut outputs = MixBackwardOutputs {
-            features: Some(DeviceViewMut::new(&mut d_features, [b, r, d])?),
-            targets: Some(DeviceViewMut::new(&mut d_targets, [b, c])?),
-            attention: Some(DeviceViewMut::new(&mut d_attention, [b, r])?),
-        };
-        if compiles {
-            return queue.compile_mix_backward(&mixing, &mix_input(), &gradients, &mut outputs);
-        }
-        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
-        queue.mix_backward_into(&mixing, &mix_input(), &gradients, outputs, scratch)
-    });
-    captures_once_compiled(device, &stream, |queue, compiles| {
-        let input = LossInput {
-            logits: DeviceView::new(&logits, [b, r, c])?,
-            targets: targets.clone(),
-            attention: Some(attention.clone()),
-            weights: None,
-        };
-        let options = LossOptions { detach_attention: false, ..LossOptions::default() };
-        let mut outputs = LossOutputs {
-            loss: Some(DeviceViewMut::new(&mut loss, [1])?),
-            logits: Some(DeviceViewMut::new(&mut d_logits, [b, r, c])?),
-            attention: Some(DeviceViewMut::new(&mut d_attention, [b, r])?),
-            ..LossOutputs::default()
-        };
-        if compiles {
-            return queue.compile_loss(&mixing, &input, &options, &mut outputs);
-        }
-        let scratch = &mut DeviceViewMut::new(&mut workspace, [1 << 20])?;
-        queue.loss_into(&mixing, &input, &options, &Upstream::default(), outputs, scratch)
-    });
-}
-
-/// `op` compiles where it is told so, else it runs.
-fn captures_once_compiled(
-    device: &Device,
-    stream: &Arc<CudaStream>,
-    mut op: impl FnMut(&Queue<'_>, bool) -> multimix::Result<()>,
-) {
-    let fresh = Engine::new(device.context()).unwrap();
-    let queue = fresh.on(stream).unwrap();
-    op(&queue, true).unwrap();
-    let before = (fresh.compiler().compilations(), fresh.report());
-    assert!(!before.1.is_empty());
-    stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    op(&queue, false).unwrap();
-    assert!(stream.end_capture(Flags(0)).unwrap().is_some(), "kernels were captured");
-    assert!((fresh.compiler().compilations(), fresh.report()) == before, "something was left to compile");
+    for op in Op::ALL {
+        let mut calls = Calls::new(&device.stream);
+        calls.run(op, &device.engine.on(&device.stream).unwrap()).unwrap();
+        let expected = calls.result(&device.stream);
+        calls.clear(&device.stream);
+        let fresh = device.fresh_engine();
+        let queue: Queue<'_> = fresh.on(&stream).unwrap();
+        calls.compile(op, &queue).unwrap();
+        let before = (fresh.compiler().compilations(), fresh.report());
+        assert!(!before.1.is_empty());
+        stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+        calls.run(op, &queue).unwrap_or_else(|error| panic!("{op:?}: {error}"));
+        let graph = stream.end_capture(Flags(0)).unwrap().expect("kernels were captured");
+        let after = (fresh.compiler().compilations(), fresh.report());
+        assert!(before == after, "{op:?} left something to compile");
+        graph.launch().unwrap();
+        assert!(calls.result(&stream) == expected, "{op:?}");
+    }
 }

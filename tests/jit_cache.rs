@@ -22,10 +22,13 @@ fn main() -> ExitCode {
     }
     let missing = (common::nvrtc::any().is_none()).then_some("no NVRTC here; `cargo xtask nvrtc` fetches it");
     let mut harness = Harness::new();
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 13] = [
         ("eight_threads_compile_once", eight_threads_compile_once),
         ("four_processes_share_a_cold_cache", four_processes_share_a_cold_cache),
         ("a_truncated_file_is_compiled_anew", a_truncated_file_is_compiled_anew),
+        ("the_parts_of_another_are_left_alone", the_parts_of_another_are_left_alone),
+        ("what_others_may_write_is_not_believed", what_others_may_write_is_not_believed),
+        ("folders_are_made_for_the_user_alone", folders_are_made_for_the_user_alone),
         ("a_folder_that_cannot_be_written_is_survived", a_folder_that_cannot_be_written_is_survived),
         ("without_a_cache_the_memory_serves", without_a_cache_the_memory_serves),
         ("an_error_shows_the_log_line_by_line", an_error_shows_the_log_line_by_line),
@@ -136,6 +139,83 @@ fn a_truncated_file_is_compiled_anew() {
         assert_eq!(next.compilations(), 0, "the damaged file was replaced");
     }
 }
+
+/// Two containers on one volume have the same process ids, and may be about to write the same.
+fn the_parts_of_another_are_left_alone() {
+    let folder = TempDir::new().unwrap();
+    compiler(folder.path()).image(&program(11), TARGET).unwrap();
+    let version = folder.path().join(env!("CARGO_PKG_VERSION"));
+    let others: Vec<_> =
+        (0..64).map(|count| version.join(format!(".{}-{count}.part", std::process::id()))).collect();
+    others.iter().for_each(|part| std::fs::write(part, b"half an image").unwrap());
+    compiler(folder.path()).image(&program(12), TARGET).unwrap();
+    assert_eq!(image_files(folder.path()).len(), 2, "what was compiled is kept");
+    assert!(others.iter().all(|part| std::fs::read(part).is_ok_and(|text| text == b"half an image")));
+}
+
+/// What is in the cache runs on the GPU.
+#[cfg(unix)]
+fn what_others_may_write_is_not_believed() {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("cache");
+    compiler(&folder).image(&program(13), TARGET).unwrap();
+    let version = folder.join(env!("CARGO_PKG_VERSION"));
+    let file = image_files(&folder).remove(0);
+    let compilations = || {
+        let compiler = compiler(&folder);
+        compiler.image(&program(13), TARGET).unwrap();
+        compiler.compilations()
+    };
+    for (place, own, foreign) in [(&folder, 0o700, 0o770), (&version, 0o755, 0o777), (&file, 0o644, 0o664)] {
+        let before = std::fs::read(&file).unwrap();
+        set_permissions(place, Permissions::from_mode(own)).unwrap();
+        assert_eq!(compilations(), 0, "{} is the user's own", place.display());
+        set_permissions(place, Permissions::from_mode(foreign)).unwrap();
+        assert_eq!(compilations(), 1, "{} may be written by others", place.display());
+        assert_eq!(std::fs::read(&file).unwrap(), before);
+        if place.is_dir() {
+            set_permissions(place, Permissions::from_mode(own)).unwrap();
+        }
+    }
+    assert_eq!(compilations(), 0, "a bad file in a good folder was replaced");
+    for place in [&folder, &version, &file] {
+        // Only root can give a file away.
+        if chown(place, Some(54_321), None).is_ok() {
+            assert_eq!(compilations(), 1, "{} belongs to somebody else", place.display());
+            chown(place, Some(0), None).unwrap();
+        }
+    }
+    set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    let told = Command::new(std::env::current_exe().unwrap())
+        .env(CHILD, &folder)
+        .env("MULTIMIX_TRACE", "1")
+        .output();
+    let told = String::from_utf8(told.unwrap().stderr).unwrap();
+    assert!(told.contains("cache") && told.contains("may be written by others"), "{told}");
+    assert!(told.lines().filter(|line| line.contains("may be written")).count() <= 1, "{told}");
+}
+
+#[cfg(not(unix))]
+fn what_others_may_write_is_not_believed() {}
+
+#[cfg(unix)]
+fn folders_are_made_for_the_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("not/yet/there");
+    compiler(&folder).image(&program(14), TARGET).unwrap();
+    for made in [&folder, &folder.join(env!("CARGO_PKG_VERSION")), &root.path().join("not")] {
+        let mode = std::fs::metadata(made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has {mode:o}", made.display());
+    }
+    let file = image_files(&folder).remove(0);
+    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o022, 0);
+}
+
+#[cfg(not(unix))]
+fn folders_are_made_for_the_user_alone() {}
 
 /// A file in the folder's place: no user, not even root, can write below it.
 fn a_folder_that_cannot_be_written_is_survived() {

@@ -391,3 +391,24 @@ fn a_fault_in_a_graph_shows_like_any_other() {
         assert_eq!(cuGraphLaunch(exec, stream), CUresult::CUDA_ERROR_LAUNCH_FAILED);
     }
 }
+
+#[test]
+fn a_replay_of_an_unloaded_module_is_found() {
+    let _session = Session::new();
+    let (module, stream, data) = (load(KERNELS), stream(NON_BLOCKING), upload(&[0; 32]));
+    let step = function(module, c"step");
+    begin(stream, THREAD_LOCAL);
+    ok(launch(step, 1, 32, stream, &[arg(&data)]));
+    let exec = instantiate(finish(stream));
+    // SAFETY: every handle is live.
+    unsafe {
+        ok(cuGraphLaunch(exec, stream));
+        ok(cuStreamSynchronize(stream));
+        assert_eq!(download(data, 1), [1], "while it is loaded");
+        ok(cuModuleUnload(module));
+        ok(cuGraphLaunch(exec, stream));
+        assert_eq!(cuStreamSynchronize(stream), ILLEGAL_ADDRESS);
+    }
+    let report = gpu().fault().unwrap();
+    assert!(report.contains("kernel step") && report.contains("after cuModuleUnload"), "{report}");
+}

@@ -305,3 +305,19 @@ fn occupancy_is_calculated() {
         assert_eq!(bytes, (82 << 10) - (1 << 10) - 8192);
     }
 }
+
+#[test]
+fn a_queued_launch_of_an_unloaded_module_is_found() {
+    let _session = Session::new();
+    let (module, stream, data) = (load(KERNELS), stream(NON_BLOCKING), upload(&[0; 32]));
+    let (step, gate) = (function(module, c"step"), Gate::close(stream));
+    ok(launch(step, 1, 32, stream, &[arg(&data)]));
+    // SAFETY: the handles are live.
+    unsafe {
+        ok(cuModuleUnload(module));
+        gate.open();
+        assert_eq!(cuStreamSynchronize(stream), ILLEGAL_ADDRESS);
+    }
+    let report = gpu().fault().unwrap();
+    assert!(report.contains("kernel step") && report.contains("after cuModuleUnload"), "{report}");
+}

@@ -1,6 +1,7 @@
 //! Who gets the virtual driver: whoever asks for it, and nobody else.
 
-use std::process::Command;
+use std::ffi::{CString, c_char};
+use std::process::{Command, Output};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
@@ -19,11 +20,15 @@ const STEP: &str = "VGPU_TEST_STEP";
 /// Runs one of the steps below in a process of its own, as a process loads a driver once. It finds libraries where cargo
 /// puts them and nowhere else: in particular not in the folder that `cargo xtask test` adds.
 fn run(step: &str, variables: &[(&str, &str)]) -> bool {
+    output(step, variables).status.success()
+}
+
+fn output(step: &str, variables: &[(&str, &str)]) -> Output {
     let executable = std::env::current_exe().unwrap();
     let mut command = Command::new(&executable);
     command.args(["--exact", "one_step"]).env(STEP, step).envs(variables.iter().copied());
     command.env("LD_LIBRARY_PATH", executable.parent().unwrap());
-    command.status().unwrap().success()
+    command.output().unwrap()
 }
 
 /// Not a test by itself.
@@ -49,8 +54,39 @@ fn one_step() {
             // SAFETY: as above.
             assert_eq!(unsafe { init(0) }, 1);
         }
+        Ok("machine code") => {
+            let gpu = vgpu::load().unwrap();
+            let image = CString::new(std::env::var(IMAGE).unwrap()).unwrap();
+            // SAFETY: the functions have these types; the pointers are valid, the text ends with a zero byte.
+            unsafe {
+                let function = |name| gpu.driver_function::<unsafe extern "C" fn(u32) -> u32>(name).unwrap();
+                assert_eq!(function(c"cuInit")(0), 0);
+                type Create = unsafe extern "C" fn(*mut usize, u32, i32) -> u32;
+                let (mut context, mut module) = (0, 0);
+                assert_eq!(gpu.driver_function::<Create>(c"cuCtxCreate_v2").unwrap()(&mut context, 0, 0), 0);
+                type Load = unsafe extern "C" fn(*mut usize, *const c_char) -> u32;
+                let load = gpu.driver_function::<Load>(c"cuModuleLoadData").unwrap();
+                assert_ne!(load(&mut module, image.as_ptr()), 0);
+            }
+        }
         _ => {}
     }
+}
+
+const IMAGE: &str = "VGPU_TEST_IMAGE";
+
+/// A program that offers a cubin before its PTX has not failed, and its output does not look so.
+#[test]
+fn that_machine_code_is_refused_is_said_to_who_asks() {
+    let said = |image: &str, trace: &str| {
+        let output = output("machine code", &[(IMAGE, image), ("VGPU_TRACE", trace)]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        text.contains("vgpu: module refused")
+    };
+    assert!(!said("\x7fELF...", "0"));
+    assert!(said("\x7fELF...", "1"));
+    assert!(said(".version 99.0\n.target sm_80\n", "0"), "PTX that is refused is a failure");
 }
 
 #[test]

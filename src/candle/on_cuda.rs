@@ -44,18 +44,19 @@ impl Cuda {
     }
 }
 
-/// The engine of a context: one for the life of the process, so that every kernel is loaded once.
+/// The engine of a context object: one for the life of the process, so that every kernel is loaded once.
 fn engine(context: &Arc<CudaContext>) -> Result<Engine> {
     static ENGINES: Mutex<Option<HashMap<usize, Engine>>> = Mutex::new(None);
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     let engines = engines.get_or_insert_default();
-    // The engine keeps the context, whose handle hence stays its own.
-    let handle = context.cu_ctx() as usize;
-    if let Some(engine) = engines.get(&handle) {
+    // Two of candle's devices on one GPU share the driver's context, but not cudarc's, by which streams are
+    // ordered. The engine keeps the object, whose address hence stays its own.
+    let address = Arc::as_ptr(context) as usize;
+    if let Some(engine) = engines.get(&address) {
         return Ok(engine.clone());
     }
     let engine = Engine::new(context)?;
-    engines.insert(handle, engine.clone());
+    engines.insert(address, engine.clone());
     Ok(engine)
 }
 

@@ -1,7 +1,7 @@
 //! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
 
 use super::attention_scale::power_of_two_to_one;
-use super::pack::{read_row, write_row};
+use super::pack::{largest_magnitude, read_row, write_row};
 use super::workers::{self, Carve, Shared, Word, for_each_item};
 use super::{check_attention_shape, zeros, zeros_bytes};
 use crate::element::Element;
@@ -397,9 +397,7 @@ const MODERATE: std::ops::RangeInclusive<f32> = 1.0 / (1 << 20) as f32..=(1 << 2
 /// finite.
 #[inline(always)]
 fn moderate(values: &mut [f32]) -> f32 {
-    // Magnitudes are in the order of their bits, whose maximum takes vector instructions.
-    let bits = values.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
-    let largest = f32::from_bits(bits.unwrap_or(0));
+    let largest = largest_magnitude(values);
     if MODERATE.contains(&largest) || largest == 0.0 || !largest.is_finite() {
         return 1.0;
     }

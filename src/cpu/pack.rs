@@ -22,6 +22,13 @@ pub(crate) fn read_row<T: Element>(values: &View<'_, T, 3>, [first, second]: [us
     }
 }
 
+/// The largest magnitude; not finite where a value is not.
+#[inline(always)]
+pub(crate) fn largest_magnitude(values: &[f32]) -> f32 {
+    // Magnitudes are in the order of their bits, whose maximum takes vector instructions.
+    f32::from_bits(values.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0))
+}
+
 /// Copies position j of `values` (rows, r, columns) into `out`, row-major (rows, columns), as f32.
 pub(crate) fn read_position<T: Element>(values: &View<'_, T, 3>, j: usize, out: &mut [f32]) {
     let columns = values.shape()[2];

@@ -104,7 +104,7 @@ impl Queue<'_> {
         mut maps: DeviceViewMut<'_, f32, 2>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let maps = call.writes("attention", &mut maps)?;
         let raw = RawAttention {
             workspace: call.scratch(workspace)?,
@@ -161,7 +161,7 @@ impl Queue<'_> {
         mut outputs: AttentionOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let d_maps = call.reads("the gradient of attention", d_maps)?;
         let raw = RawAttention {
             workspace: call.scratch(workspace)?,
@@ -181,7 +181,7 @@ impl Queue<'_> {
         options: &AttentionOptions,
         outputs: Option<&mut AttentionOutputs<'_, T>>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let [b, r, _] = input.features.shape();
         let maps = RawView::contiguous(0, [b, r]);
         let raw = match outputs {
@@ -225,10 +225,11 @@ pub struct RawAttention {
 /// the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
 pub unsafe fn attention(engine: &Engine, stream: CUstream, call: &RawAttention) -> Result<()> {
     call.check()?;
+    let variant = call.variant();
+    engine.prepare(OP, &[variant], Some(stream))?;
     let [b, _, d] = call.features.layout.shape;
     let mut carve = Carve::from(OP, call.workspace.pointer);
     let scratch = carve_scratch(&mut carve, call.features.layout.shape, call.rows.is_some())?;
-    let variant = call.variant();
     let kernel = if call.d_features.is_some() { "attention_backward" } else { "attention_forward" };
     let launch = Launch::new(OP, variant, kernel, &[b], THREADS)?;
     // SAFETY: the caller's promise; the parameters are those that the kernels declare.

@@ -1,8 +1,12 @@
 //! From typed arguments to raw ones: every view is checked to lie in the engine's context and becomes a pointer, in order with
 //! other uses of its memory.
 
+use std::sync::Arc;
+
 use cudarc::driver::{CudaContext, CudaStream, SyncOnDrop};
 
+use super::advice::driver_error;
+use super::aside::{Aside, is_captured};
 use super::engine::Engine;
 use super::matrix::{DeviceTargets, RawTargets};
 use super::queue::Queue;
@@ -13,18 +17,26 @@ use crate::error::Result;
 use crate::problem::Mixing;
 
 /// The views of one call. To be dropped when all of it is enqueued: then the memory is free for others, after this call.
+///
+/// A captured call neither waits for events nor records any: what was recorded before the capture cannot be
+/// waited for in it, and what is recorded in it can't be waited for afterwards. The order with other streams
+/// is the caller's there.
 pub(super) struct Call<'s> {
     op: &'static str,
     engine: &'s Engine,
     stream: &'s CudaStream,
+    /// Where the stream is being captured.
+    aside: Option<Aside<'s>>,
     seed_and_step: Option<&'s DeviceView<'s, u64, 1>>,
     guards: Vec<SyncOnDrop<'s>>,
 }
 
 impl<'s> Call<'s> {
-    pub fn new(op: &'static str, queue: &'s Queue<'_>) -> Self {
+    pub fn new(op: &'static str, queue: &'s Queue<'_>) -> Result<Self> {
         let (engine, stream) = (queue.engine(), queue.stream().as_ref());
-        Self { op, engine, stream, seed_and_step: queue.words(), guards: Vec::with_capacity(16) }
+        let aside = if is_captured(op, stream)? { Some(engine.aside(op)?) } else { None };
+        let guards = Vec::with_capacity(16);
+        Ok(Self { op, engine, stream, aside, seed_and_step: queue.words(), guards })
     }
 
     /// An input.
@@ -34,9 +46,14 @@ impl<'s> Call<'s> {
         view: &'s DeviceView<'_, T, N>,
     ) -> Result<RawView<N>> {
         self.check(name, view.context())?;
-        let (view, guard) = view.resolve(self.stream);
-        self.guards.push(guard);
-        Ok(view)
+        match &self.aside {
+            Some(aside) => self.rejoin(view.resolve_aside(&aside.stream)),
+            None => {
+                let (view, guard) = view.resolve(self.stream);
+                self.guards.push(guard);
+                Ok(view)
+            }
+        }
     }
 
     /// An output.
@@ -46,8 +63,28 @@ impl<'s> Call<'s> {
         view: &'s mut DeviceViewMut<'_, T, N>,
     ) -> Result<RawView<N>> {
         self.check(name, view.context())?;
-        let (view, guard) = view.resolve(self.stream);
-        self.guards.push(guard);
+        match &self.aside {
+            Some(aside) => self.rejoin(view.resolve_aside(&aside.stream)),
+            None => {
+                let (view, guard) = view.resolve(self.stream);
+                self.guards.push(guard);
+                Ok(view)
+            }
+        }
+    }
+
+    /// After a view of a captured call. An event of the capture itself, of memory that cudarc has used in it,
+    /// draws the stream aside into the capture; it's led back, as every stream must be before the end, and
+    /// another takes its place.
+    fn rejoin<V>(&mut self, view: V) -> Result<V> {
+        if let Some(aside) = &self.aside
+            && is_captured(self.op, &aside.stream)?
+        {
+            let joined = self.stream.join(&aside.stream);
+            joined
+                .map_err(|error| driver_error(self.op, "ordering the capture after cudarc's part", error))?;
+            self.aside = Some(self.engine.aside(self.op)?);
+        }
         Ok(view)
     }
 
@@ -97,7 +134,7 @@ impl<'s> Call<'s> {
         Ok(RawColumns { mixing, b, r, attention, weights, seed_and_step })
     }
 
-    fn check(&self, name: &'static str, context: &CudaContext) -> Result<()> {
+    fn check(&self, name: &'static str, context: &Arc<CudaContext>) -> Result<()> {
         self.engine.check_context(self.op, name, context)
     }
 }

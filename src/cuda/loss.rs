@@ -226,7 +226,7 @@ impl Queue<'_> {
         mut outputs: LossOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let workspace = call.scratch(workspace)?;
         let scalar = call.may_read("upstream", &upstream.scalar)?;
         let raw = RawLoss {
@@ -251,7 +251,7 @@ impl Queue<'_> {
         options: &LossOptions,
         outputs: &mut LossOutputs<'_, T>,
     ) -> Result<()> {
-        let raw = self.raw_loss(&mut Call::new(OP, self), mixing, input, options, outputs)?;
+        let raw = self.raw_loss(&mut Call::new(OP, self)?, mixing, input, options, outputs)?;
         compile_loss(self.engine(), &raw)
     }
 

@@ -134,7 +134,7 @@ impl Queue<'_> {
         mut outputs: MixBackwardOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let workspace = call.scratch(workspace)?;
         let raw = self.raw_mix_backward(&mut call, mixing, input, gradients, &mut outputs)?;
         let raw = RawMixBackward { workspace, ..raw };
@@ -154,7 +154,7 @@ impl Queue<'_> {
         gradients: &MixedGradients<'_, T>,
         outputs: &mut MixBackwardOutputs<'_, T>,
     ) -> Result<()> {
-        let raw = self.raw_mix_backward(&mut Call::new(OP, self), mixing, input, gradients, outputs)?;
+        let raw = self.raw_mix_backward(&mut Call::new(OP, self)?, mixing, input, gradients, outputs)?;
         compile_mix_backward(self.engine(), &raw)
     }
 

@@ -98,7 +98,7 @@ impl Queue<'_> {
         mut outputs: MixOutputs<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let workspace = call.scratch(workspace)?;
         let raw = RawMixForward { workspace, ..self.raw_mix(&mut call, mixing, input, &mut outputs)? };
         // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
@@ -116,7 +116,7 @@ impl Queue<'_> {
         input: &MixInput<'_, T>,
         outputs: &mut MixOutputs<'_, T>,
     ) -> Result<()> {
-        let raw = self.raw_mix(&mut Call::new(OP, self), mixing, input, outputs)?;
+        let raw = self.raw_mix(&mut Call::new(OP, self)?, mixing, input, outputs)?;
         compile_mix_forward(self.engine(), &raw)
     }
 

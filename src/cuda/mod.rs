@@ -1,10 +1,19 @@
 //! The CUDA engine: kernels compiled at run time, launched on the caller's context and stream.
 //!
-//! [`Engine`] belongs to one [`CudaContext`](cudarc::driver::CudaContext) and holds its compiled kernels; [`Engine::on`] a stream
-//! gives a [`Queue`], whose methods are the ops. Arrays come as [`DeviceView`]s of cudarc's slices and views, with any strides. Nothing
-//! synchronises. Each op has an allocating form and an `_into` form that allocates nothing: outputs and workspace
-//! are the caller's, and the call can be captured in a CUDA graph once its kernels are compiled: by a
-//! call before, or by the op's `compile_…` method, which takes the same arguments.
+//! [`Engine`] belongs to one [`CudaContext`](cudarc::driver::CudaContext) and holds its compiled kernels;
+//! [`Engine::on`] a stream gives a [`Queue`], whose methods are the ops. Arrays come as [`DeviceView`]s of
+//! cudarc's slices and views, with any strides. Nothing synchronises. Each op has an allocating form and an
+//! `_into` form that allocates nothing: outputs and workspace are the caller's, and the call can be captured
+//! in a CUDA graph once its kernels are compiled: by a call before, or by the op's `compile_…` method, which
+//! takes the same arguments. Any thread may call, whatever context is current there; the engine's is current
+//! afterwards.
+//!
+//! The default stream (null) can't be captured; take one of
+//! [`new_stream`](cudarc::driver::CudaContext::new_stream). Between streams cudarc orders uses of memory by
+//! events, but not in a capture: a captured call waits for no event and records none, so neither its launches
+//! nor those of the graph are ordered with what other streams do to the same memory. That is the caller's to
+//! do, by `join` or `synchronize`: before the graph is launched, and before its results are used on another
+//! stream. The memory must outlive the graph; the engine need not.
 //!
 //! [`raw`] holds the same ops over plain device pointers, strides and a `CUstream`, for callers with another allocator.
 //!
@@ -24,11 +33,13 @@
 //!   soft targets past 1e6, and gradients from upstream gradients past 1e30; where infinities of both signs meet, NaN.
 
 mod advice;
+mod aside;
 mod attention;
 mod call;
 mod catalogue;
 mod device;
 mod engine;
+mod image;
 pub mod jit;
 mod loss;
 mod loss_backward;
@@ -41,6 +52,7 @@ mod mix_backward;
 mod mix_backward_plan;
 mod mix_forward;
 mod mix_input;
+mod modules;
 mod queue;
 mod sampler;
 mod tile;

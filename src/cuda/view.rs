@@ -1,5 +1,7 @@
 //! Strided views of device memory, and the plain pointers with layouts that they come down to.
 
+use std::sync::Arc;
+
 use cudarc::driver::sys::CUdeviceptr;
 use cudarc::driver::{
     CudaContext, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceSlice,
@@ -117,7 +119,7 @@ impl<'a, T, const N: usize> DeviceView<'a, T, N> {
         &self.layout
     }
 
-    pub(super) fn context(&self) -> &CudaContext {
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
         self.data.stream().context()
     }
 
@@ -125,6 +127,13 @@ impl<'a, T, const N: usize> DeviceView<'a, T, N> {
     pub(super) fn resolve<'s>(&'s self, stream: &'s CudaStream) -> (RawView<N>, SyncOnDrop<'s>) {
         let (pointer, guard) = self.data.device_ptr(stream);
         (RawView { pointer, layout: self.layout }, guard)
+    }
+
+    /// The pointer alone: `aside` waits, which keeps nobody waiting, and the use is not recorded.
+    pub(super) fn resolve_aside(&self, aside: &CudaStream) -> RawView<N> {
+        let (view, guard) = self.resolve(aside);
+        std::mem::forget(guard);
+        view
     }
 }
 
@@ -180,7 +189,7 @@ impl<'a, T, const N: usize> DeviceViewMut<'a, T, N> {
         &self.layout
     }
 
-    pub(super) fn context(&self) -> &CudaContext {
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
         self.data.stream().context()
     }
 
@@ -188,6 +197,13 @@ impl<'a, T, const N: usize> DeviceViewMut<'a, T, N> {
     pub(super) fn resolve<'s>(&'s mut self, stream: &'s CudaStream) -> (RawView<N>, SyncOnDrop<'s>) {
         let (pointer, guard) = self.data.device_ptr_mut(stream);
         (RawView { pointer, layout: self.layout }, guard)
+    }
+
+    /// As [`DeviceView::resolve_aside`].
+    pub(super) fn resolve_aside(&mut self, aside: &CudaStream) -> RawView<N> {
+        let (view, guard) = self.resolve(aside);
+        std::mem::forget(guard);
+        view
     }
 }
 

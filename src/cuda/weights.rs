@@ -87,7 +87,7 @@ impl Queue<'_> {
         output: &mut WeightsOutput<'_, T>,
         workspace: &mut DeviceViewMut<'_, u8, 1>,
     ) -> Result<()> {
-        let mut call = Call::new(OP, self);
+        let mut call = Call::new(OP, self)?;
         let raw = RawWeights {
             columns: call.columns(mixing, [input.b, input.r], &input.attention, &input.weights)?,
             dtype: T::DTYPE,

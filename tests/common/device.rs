@@ -5,7 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
+use multimix::cuda::jit::Compiler;
 use multimix::cuda::{self, Engine, cudarc};
 use vgpu::VirtualGpu;
 
@@ -112,6 +113,30 @@ fn counts_devices(library: &str) -> bool {
 impl Device {
     pub fn context(&self) -> &Arc<CudaContext> {
         self.engine.context()
+    }
+
+    /// An engine in which nothing is loaded yet.
+    pub fn fresh_engine(&self) -> Engine {
+        let compiler = Compiler::from_environment(None).expect("NVRTC was found before");
+        Engine::with_compiler(self.context(), Arc::new(compiler)).expect("an engine was made before")
+    }
+
+    /// A context of the same device beside the primary one. By name, since bindings of different CUDA
+    /// versions call it differently.
+    pub fn second_context(&self) -> Arc<CudaContext> {
+        type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, sys::CUdevice) -> sys::CUresult;
+        let ordinal = self.context().cu_device();
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the function has this type in every driver; the new context belongs to the wrapper from
+        // here on.
+        unsafe {
+            let driver = libloading::Library::new("libcuda.so")
+                .or_else(|_| libloading::Library::new("libcuda.so.1"))
+                .expect("the driver was loaded before");
+            let create = driver.get::<Create>(b"cuCtxCreate_v2\0").expect("every driver has it");
+            create(&mut raw, 0, ordinal).result().expect("a second context");
+            CudaContext::from_raw_context(0, ordinal, raw).expect("a wrapper of it")
+        }
     }
 
     /// Has the virtual GPU run blocks and warps in another order.

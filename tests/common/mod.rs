@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Every test binary uses its own part.
 
 pub mod array;
+pub mod calls;
 pub mod device;
 pub mod error;
 pub mod harness;

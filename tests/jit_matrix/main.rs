@@ -1,16 +1,18 @@
-//! What ptxas makes of the kernels: nothing may live in local memory, on any architecture, by any release of NVRTC.
+//! What ptxas makes of the kernels: nothing may live in local memory, on any architecture, by any release of
+//! NVRTC. And what can be said of the machine code without a device.
 //!
-//!     cargo test --test jit_matrix                # a few variants of every kernel, over three architectures
+//!     cargo test --test jit_matrix                # a few variants of every kernel
 //!     cargo test --test jit_matrix -- --ignored   # every variant, all architectures and releases; writes docs/variants.md and .csv
 //!
 //! The second takes hours. It notes each report in `target/jit-matrix.tsv` under the key of the program, and goes on from there.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod cubin;
 mod ledger;
 mod report;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let missing = (common::nvrtc::any().is_none()).then_some("no NVRTC here; `cargo xtask nvrtc` fetches it");
     let mut harness = Harness::new();
     harness.test("a_sample_stays_in_registers", missing, passes(a_sample_stays_in_registers));
+    harness.test("cubins_are_what_the_report_says", missing, passes(cubins_are_what_the_report_says));
     let optional = missing.or(Some("takes hours; asked for by --ignored"));
     harness.test("every_variant_stays_in_registers", optional, passes(every_variant_stays_in_registers));
     harness.run()
@@ -75,6 +78,38 @@ fn a_sample_stays_in_registers() {
 /// The values of a variant's macros.
 fn values(variant: &KernelVariant) -> Vec<(&'static str, &'static str, String)> {
     variant.macros.iter().map(|(name, value)| (variant.source, *name, value.clone())).collect()
+}
+
+/// Every file of kernels for all architectures by one release, and for one of them by every other; other
+/// macros each time.
+fn cubins_are_what_the_report_says() {
+    let releases = match common::nvrtc::fetched() {
+        none if none.is_empty() => vec![common::nvrtc::any().expect("checked in main")],
+        some => some,
+    };
+    for (turn, release) in releases.iter().enumerate() {
+        let compiler = Compiler::new(Nvrtc::open(release).unwrap(), Cache::from_environment());
+        let known = |at: &(u32, u32)| compiler.nvrtc().archs().contains(&at.0);
+        let mut jobs = vec![];
+        for (place, at) in DEVICES.into_iter().filter(known).enumerate() {
+            let mut files: BTreeMap<&str, Vec<KernelVariant>> = BTreeMap::new();
+            for variant in kernel_variants(&device(at)) {
+                files.entry(variant.source).or_default().push(variant);
+            }
+            for (number, mut variants) in files.into_values().enumerate() {
+                if turn == 0 || number % DEVICES.len() == place {
+                    let variant = variants.swap_remove((31 * place + 17 * turn) % variants.len());
+                    jobs.push(Job { arch: at.0, variant });
+                }
+            }
+        }
+        let kernels = in_parallel(&jobs, |job| {
+            let image = compiler.image(&job.variant.program, Target::Real(job.arch)).unwrap();
+            cubin::check(&image, &job.variant.program, job.arch)
+        });
+        let (major, minor) = compiler.nvrtc().version();
+        println!("NVRTC {major}.{minor}: {} cubins, {} kernels", jobs.len(), kernels.iter().sum::<usize>());
+    }
 }
 
 fn every_variant_stays_in_registers() {

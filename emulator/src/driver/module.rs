@@ -36,7 +36,7 @@ pub struct Function {
     pub module: usize,
     pub name: CString,
     pub kernel: Arc<Kernel>,
-    /// Held, not read: the module's variables live as long as a launch that may use them.
+    /// Held, not read: the module's variables live as long as a launch that runs.
     _program: Arc<program::Module>,
     /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
     pub max_dynamic_shared: AtomicU32,
@@ -51,11 +51,13 @@ registered!(Function);
 pub struct Refusal {
     pub status: Status,
     pub log: String,
+    /// Whether the image is machine code: any GPU of another architecture refuses that, too.
+    pub machine_code: bool,
 }
 
 impl Refusal {
-    fn new(status: Status, log: impl Into<String>) -> Self {
-        Self { status, log: log.into() }
+    pub fn new(status: Status, log: impl Into<String>) -> Self {
+        Self { status, log: log.into(), machine_code: false }
     }
 }
 
@@ -72,7 +74,7 @@ pub fn refuse_binary(first: [u8; 4]) -> std::result::Result<(), Refusal> {
         _ => return Ok(()),
     };
     let log = format!("the image is {kind}; the virtual GPU executes PTX only");
-    Err(Refusal::new(Status::NO_BINARY_FOR_GPU, log))
+    Err(Refusal { machine_code: true, ..Refusal::new(Status::NO_BINARY_FOR_GPU, log) })
 }
 
 impl Module {
@@ -185,6 +187,11 @@ fn parse_target(name: &str) -> Option<(u32, &str)> {
 }
 
 impl Function {
+    /// Whether its module is gone, and its code with it.
+    pub fn is_unloaded(&self) -> bool {
+        Module::registry().find(self.module).is_none()
+    }
+
     /// Threads that a block of it may have.
     pub fn max_threads(&self) -> u32 {
         self.kernel.max_threads.map_or(THREADS_PER_BLOCK, |limit| limit.min(THREADS_PER_BLOCK))

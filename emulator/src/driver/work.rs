@@ -125,14 +125,26 @@ impl Work {
     /// Memory was there when the work was submitted and is gone now: freed too early.
     fn report(&self, outcome: Result<(), MemoryError>, context: &Context) {
         if let Err(error) = outcome {
-            eprintln!("vgpu: {}: {error} (CUresult {})", self.describe(), Status::ILLEGAL_ADDRESS.0);
-            counters::set_last_fault(format!("{}: {error}", self.describe()));
-            context.fault.raise(Status::ILLEGAL_ADDRESS);
+            gone_too_early(&format!("{}: {error}", self.describe()), context);
         }
     }
 }
 
+/// What the work needs is gone: hardware would go where it was.
+fn gone_too_early(finding: &str, context: &Context) {
+    eprintln!("vgpu: {finding} (CUresult {})", Status::ILLEGAL_ADDRESS.0);
+    counters::set_last_fault(finding.to_owned());
+    context.fault.raise(Status::ILLEGAL_ADDRESS);
+}
+
 fn run_kernel(launch: &Launch, context: &Context) {
+    if launch.function.is_unloaded() {
+        let name = launch.function.name.to_string_lossy();
+        let finding = format!(
+            "a launch of kernel {name}, queued or in a graph, begins after cuModuleUnload of its module"
+        );
+        return gone_too_early(&finding, context);
+    }
     match launch.run(&context.device) {
         Ok(counted) => counters::record(counted),
         Err(fault) => {

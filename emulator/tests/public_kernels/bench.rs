@@ -5,6 +5,7 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaSlice, CudaStream, DeviceRepr, LaunchConfig, ValidAsZeroBits,
 };
 use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint};
 use std::fs;
@@ -32,6 +33,8 @@ pub struct Bench {
     pub stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     sources: Arc<Sources>,
+    /// Kernels whose launches may still be queued: their modules must not be unloaded before.
+    launched: RefCell<Vec<CudaFunction>>,
 }
 
 /// Standard headers that the sources name and NVRTC does not have. What they declare, NVRTC or the CUDA headers do.
@@ -109,7 +112,8 @@ impl Bench {
             gpu.reset();
         }
         let context = CudaContext::new(0).map_err(|error| error.to_string())?;
-        let bench = Bench { stream: context.default_stream(), context, sources: Arc::clone(sources) };
+        let stream = context.default_stream();
+        let bench = Bench { stream, context, sources: Arc::clone(sources), launched: RefCell::default() };
         let with_report = |error| match sources.gpu.as_ref().and_then(|gpu| gpu.fault()) {
             Some(report) => format!("{error}\n{report}"),
             None => error,
@@ -122,7 +126,10 @@ impl Bench {
         let ptx = self.sources.compile(package, file)?;
         let module =
             self.context.load_module(ptx).map_err(|error| format!("{file} does not load: {error}"))?;
-        module.load_function(name).map_err(|error| format!("{file} has no kernel {name}: {error}"))
+        let kernel =
+            module.load_function(name).map_err(|error| format!("{file} has no kernel {name}: {error}"))?;
+        self.launched.borrow_mut().push(kernel.clone());
+        Ok(kernel)
     }
 
     /// Copies to the device.

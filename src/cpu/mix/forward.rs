@@ -3,7 +3,7 @@
 use super::{Cut, MixInput, OP, labels, read_targets, validate};
 use crate::cpu::attention_scale::ScaledAttention;
 use crate::cpu::matmul::{Matrix, Write, matmul};
-use crate::cpu::pack::{read_position, write_row};
+use crate::cpu::pack::{largest_magnitude, read_position, write_row};
 use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
 use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item};
 use crate::cpu::{zeros, zeros_bytes};
@@ -145,7 +145,7 @@ impl<T: Element> Item<'_, T> {
         let y = carve.floats(if soft { b * c } else { 0 });
         read_targets(&self.input.targets, y);
         let mixed = carve.floats(row_stride(tile) * d.max(c));
-        let (largest_feature, largest_target) = (largest(z), largest(y));
+        let (largest_feature, largest_target) = (largest_magnitude(z), largest_magnitude(y));
         let columns = self.cut.columns(self.item);
         for first in columns.clone().step_by(PANEL) {
             let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
@@ -175,11 +175,6 @@ impl<T: Element> Item<'_, T> {
             }
         }
     }
-}
-
-/// The largest magnitude.
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0f32, |largest, x| largest.max(x.abs()))
 }
 
 /// Keeps mixtures of values near the end of f32 within the largest of them, where rounding would carry them past it.

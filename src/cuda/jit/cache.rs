@@ -1,18 +1,19 @@
 //! Compiled images on disk.
 //!
-//! A file is written beside its place and renamed, so that readers see all of it or nothing; it carries its key, the length
-//! of each part and a checksum, so that what was truncated or overwritten counts as absent. Nothing here ever fails a
-//! call: a cache that cannot be read or written is a slower one.
+//! A file is written beside its place and renamed, so that readers see all of it or nothing; it carries its
+//! key, the length of each part and a checksum, so that what was truncated or overwritten counts as absent.
+//! On unix so does what another user owns, or may write. Nothing here ever fails a call: a cache that cannot
+//! be read or written is a slower one.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
 
+use super::trust::{is_own, is_own_folder, make_folder};
 use super::{Image, Key};
 
 /// Opens every file. The number is the format's.
@@ -48,7 +49,8 @@ impl Cache {
         Self { folder: variable("MULTIMIX_CACHE_DIR").map(PathBuf::from).or_else(users) }
     }
 
-    /// Images in this folder, which is made when first needed.
+    /// Images in this folder, which is made when first needed, for the user alone. Where others may write it,
+    /// nothing is read from it or written to it.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()) }
     }
@@ -65,24 +67,62 @@ impl Cache {
 
     /// Where the image named `key` lies or would lie.
     pub fn file(&self, key: &Key) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join(env!("CARGO_PKG_VERSION")).join(format!("{key}.image")))
+        Some(self.of_this_version()?.join(format!("{key}.image")))
+    }
+
+    /// Releases do not share files.
+    fn of_this_version(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(env!("CARGO_PKG_VERSION")))
+    }
+
+    /// Whether both folders are there and the user's own.
+    fn is_own(&self) -> bool {
+        self.folder.as_deref().is_some_and(is_own_folder)
+            && self.of_this_version().is_some_and(|folder| is_own_folder(&folder))
+    }
+
+    fn read(&self, file: &Path) -> Option<Vec<u8>> {
+        let mut open = fs::File::open(file).ok()?;
+        // Of what was opened: the name may mean another file by now.
+        let about = open.metadata().ok()?;
+        let mut contents = vec![];
+        let believed = self.is_own() && is_own(file, &about);
+        (believed && open.read_to_end(&mut contents).is_ok()).then_some(contents)
+    }
+
+    /// Writes beside the file and renames. What fails leaves nothing behind, and no other process can have
+    /// the name.
+    fn replace(&self, file: &Path, contents: &[u8]) {
+        let Some(folder) = self.of_this_version() else { return };
+        if make_folder(&folder).is_err() || !self.is_own() {
+            return;
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".").suffix(".part");
+        // Other users may read, as the folder lets them.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        let Ok(mut fresh) = builder.tempfile_in(folder) else { return };
+        if fresh.write_all(contents).is_ok() {
+            let _ = fresh.persist(file);
+        }
     }
 
     /// The image named `key`, if it is there and whole.
     pub(super) fn load(&self, key: &Key) -> Option<Image> {
-        decode(&fs::read(self.file(key)?).ok()?, key)
+        decode(&self.read(&self.file(key)?)?, key)
     }
 
     /// Keeps an image for later processes, if the folder can be written.
     pub(super) fn store(&self, key: &Key, image: &Image) {
         if let Some(file) = self.file(key) {
-            replace(&file, &encode(key, image));
+            self.replace(&file, &encode(key, image));
         }
     }
 
     /// What was noted of a library file: its version and the architectures it compiles for.
     pub(super) fn identity(&self, library: &Path) -> Option<((u32, u32), Vec<u32>)> {
-        let text = fs::read_to_string(self.identity_file(library)?).ok()?;
+        let text = String::from_utf8(self.read(&self.identity_file(library)?)?).ok()?;
         let mut numbers = text.strip_suffix(" end\n")?.split(' ').map(|word| word.parse().ok());
         let version = (numbers.next()??, numbers.next()??);
         Some((version, numbers.collect::<Option<Vec<u32>>>()?))
@@ -92,7 +132,7 @@ impl Cache {
         let Some(file) = self.identity_file(library) else { return };
         let archs: Vec<String> = archs.iter().map(u32::to_string).collect();
         let text = format!("{} {} {} end\n", version.0, version.1, archs.join(" "));
-        replace(&file, text.as_bytes());
+        self.replace(&file, text.as_bytes());
     }
 
     /// Named by the library's path, size and time of change. A bare name has none: the loader decides what it means.
@@ -105,7 +145,7 @@ impl Cache {
         hash.update(about.len().to_le_bytes());
         hash.update(changed.to_le_bytes());
         let key = Key(hash.finalize().into());
-        Some(self.folder.as_ref()?.join(env!("CARGO_PKG_VERSION")).join(format!("{key}.nvrtc")))
+        Some(self.of_this_version()?.join(format!("{key}.nvrtc")))
     }
 }
 
@@ -136,26 +176,6 @@ fn decode(file: &[u8], key: &Key) -> Option<Image> {
     };
     let image = Image { cubin: next(0)?, ptx: next(1)?, log: String::from_utf8(next(2)?).ok()? };
     parts.is_empty().then_some(image)
-}
-
-/// Writes beside the file and renames. What fails leaves nothing behind.
-fn replace(file: &Path, contents: &[u8]) {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let Some(folder) = file.parent() else { return };
-    if fs::create_dir_all(folder).is_err() {
-        return;
-    }
-    let name = format!(".{}-{}.part", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let fresh = folder.join(name);
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&fresh)
-        .and_then(|mut open| open.write_all(contents))
-        .and_then(|()| fs::rename(&fresh, file));
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
 }
 
 #[cfg(test)]

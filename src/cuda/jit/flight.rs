@@ -41,6 +41,16 @@ impl<K: Eq + Hash, V: Clone> Flights<K, V> {
         Ok(made)
     }
 
+    /// The value of `key`, if there is one, once `replace` has had its chance to put another in its place.
+    pub fn replace(&self, key: &K, replace: impl FnOnce(&V) -> Option<V>) -> Option<V> {
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
+        let mut value = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = value.as_ref().and_then(replace) {
+            *value = Some(other);
+        }
+        value.clone()
+    }
+
     /// Whether the value of `key` has been made.
     pub fn contains(&self, key: &K) -> bool {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,5 +93,15 @@ mod tests {
         let flights = Flights::<u32, u32>::default();
         assert_eq!(flights.get_or_make(1, || Err("no")), Err("no"));
         assert_eq!(flights.get_or_make(1, || Ok::<_, &str>(5)), Ok(5));
+    }
+
+    #[test]
+    fn a_value_is_replaced_where_there_is_one() {
+        let flights = Flights::<u32, u32>::default();
+        assert_eq!(flights.replace(&1, |_| Some(6)), None);
+        assert_eq!(flights.get_or_make(1, || Ok::<_, ()>(5)), Ok(5));
+        assert_eq!(flights.replace(&1, |_| None), Some(5));
+        assert_eq!(flights.replace(&1, |value| Some(value + 1)), Some(6));
+        assert_eq!(flights.values(), [6]);
     }
 }

@@ -28,27 +28,30 @@ pub struct SearchPath {
 }
 
 impl SearchPath {
-    /// `MULTIMIX_NVRTC`; else the loader's path variable, `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda`, the environments of
-    /// pip and conda that are active or on `PATH`, and last the names that the system's loader knows.
+    /// `MULTIMIX_NVRTC`; else the loader's path variable, `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda`, the
+    /// environments of pip and conda that are active or on `PATH`, and last the names that the system's
+    /// loader knows. But for the first, which names one library, relative paths do not count: nothing is
+    /// looked for in the working directory.
     pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let only = variable("MULTIMIX_NVRTC").map(PathBuf::from);
-        let paths = |name| variable(name).map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
-        let mut folders = paths(loader_variable()).unwrap_or_default();
-        for root in ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"].iter().filter_map(|name| variable(name)) {
-            folders.extend(toolkit_folders(Path::new(&root)));
+        let folder = |name| variable(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+        let list = |name| {
+            let all = variable(name).unwrap_or_default();
+            std::env::split_paths(&all).filter(|folder| folder.is_absolute()).collect::<Vec<_>>()
+        };
+        let mut folders = list(loader_variable());
+        for root in ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"].into_iter().filter_map(folder) {
+            folders.extend(toolkit_folders(&root));
         }
         folders.extend(toolkit_folders(Path::new("/usr/local/cuda")));
-        let active =
-            ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| variable(name)).map(PathBuf::from);
-        let on_path = paths("PATH").unwrap_or_default().into_iter();
-        let local = variable("HOME").map(|home| Path::new(&home).join(".local"));
-        let prefixes =
-            active.chain(on_path.filter_map(|bin| bin.parent().map(Path::to_path_buf))).chain(local);
-        for prefix in prefixes {
+        let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(folder);
+        let on_path = list("PATH").into_iter().filter_map(|bin| bin.parent().map(Path::to_path_buf));
+        let local = folder("HOME").map(|home| home.join(".local"));
+        for prefix in active.chain(on_path).chain(local) {
             folders.extend(prefix_folders(&prefix));
         }
         let mut seen = std::collections::HashSet::new();
@@ -176,5 +179,24 @@ mod tests {
             files[..2],
             [root.path().join("path/libnvrtc.so"), root.path().join("cuda/lib64/libnvrtc.so.13")]
         );
+    }
+
+    /// Or whoever fills the folder that a program is started in would choose what it loads.
+    #[test]
+    fn nothing_is_looked_for_in_the_working_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let (lists, single) = ("::.:relative/bin:./lib", "relative");
+        let absolute = root.path().join("bin");
+        let variables = |name: &str| match name {
+            "PATH" | "LD_LIBRARY_PATH" => Some(format!("{lists}:{}", absolute.display()).into()),
+            "CUDA_HOME" | "CUDA_PATH" | "CUDA_ROOT" | "VIRTUAL_ENV" | "CONDA_PREFIX" | "HOME" => {
+                Some(single.into())
+            }
+            _ => None,
+        };
+        let folders = SearchPath::from_variables(variables).folders;
+        assert!(folders.contains(&absolute), "of the loader's list");
+        let relative: Vec<_> = folders.iter().filter(|folder| !folder.is_absolute()).collect();
+        assert!(relative.is_empty(), "{relative:?}");
     }
 }

@@ -7,9 +7,9 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `MULTIMIX_NVRTC` | the NVRTC library to use, or its folder; nothing else is searched |
-//! | `MULTIMIX_CACHE_DIR` | folder of the disk cache, in place of the user's cache folder |
+//! | `MULTIMIX_CACHE_DIR` | folder of the disk cache, in place of the user's cache folder; on unix it counts only if it and its files belong to the user or root, and nobody else may write them |
 //! | `MULTIMIX_CACHE` | `0` or `off`: nothing on disk |
-//! | `MULTIMIX_TRACE` | `1`: every kernel that is loaded, and where from, and every launch with its grid, on stderr |
+//! | `MULTIMIX_TRACE` | `1`: every kernel that is loaded, and where from, and every launch with its grid, on stderr; and why a cache is not used |
 
 mod api;
 mod cache;
@@ -18,9 +18,10 @@ mod locate;
 mod nvrtc;
 mod program;
 mod report;
+mod trust;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub use cache::Cache;
 pub(crate) use flight::Flights;
@@ -65,7 +66,8 @@ pub(crate) enum Origin {
 pub struct Compiler {
     nvrtc: Nvrtc,
     cache: Cache,
-    images: Flights<Key, Arc<Image>>,
+    /// Each with where this process has it from.
+    images: Flights<Key, (Arc<Image>, Origin)>,
     compilations: AtomicU64,
 }
 
@@ -95,19 +97,40 @@ impl Compiler {
     /// As [`Compiler::image`], with where this call found it.
     pub(crate) fn obtain(&self, program: &Program, target: Target) -> Result<(Arc<Image>, Origin)> {
         let key = program.key(target, self.nvrtc.version());
-        let mut origin = Origin::Memory;
-        let image = self.images.get_or_make(key, || {
+        let mut found = Origin::Memory;
+        let (image, _) = self.images.get_or_make(key, || {
             if let Some(image) = self.cache.load(&key) {
-                origin = Origin::Disk;
-                return Ok(Arc::new(image));
+                found = Origin::Disk;
+                return Ok((Arc::new(image), found));
             }
-            origin = Origin::Compiled;
-            self.compilations.fetch_add(1, Ordering::Relaxed);
-            let image = self.nvrtc.compile(program, target)?;
-            self.cache.store(&key, &image);
-            Ok(Arc::new(image))
+            found = Origin::Compiled;
+            self.compile(&key, program, target)
         })?;
-        Ok((image, origin))
+        Ok((image, found))
+    }
+
+    /// Another image for one that a driver refuses: compiled now, in the place of what came from disk, or by
+    /// who came first. None where `refused` was compiled in this process, or nothing can be.
+    pub(crate) fn renew(
+        &self,
+        program: &Program,
+        target: Target,
+        refused: &Arc<Image>,
+    ) -> Option<Arc<Image>> {
+        let key = program.key(target, self.nvrtc.version());
+        let renewed = self.images.replace(&key, |(image, origin)| match origin {
+            _ if !Arc::ptr_eq(image, refused) => None,
+            Origin::Disk => self.compile(&key, program, target).ok(),
+            _ => None,
+        })?;
+        Some(renewed.0).filter(|image| !Arc::ptr_eq(image, refused))
+    }
+
+    fn compile(&self, key: &Key, program: &Program, target: Target) -> Result<(Arc<Image>, Origin)> {
+        self.compilations.fetch_add(1, Ordering::Relaxed);
+        let image = self.nvrtc.compile(program, target)?;
+        self.cache.store(key, &image);
+        Ok((Arc::new(image), Origin::Compiled))
     }
 
     /// The NVRTC in use.
@@ -123,5 +146,13 @@ impl Compiler {
     /// Compilations that this process has run: zero when everything came from the caches.
     pub fn compilations(&self) -> u64 {
         self.compilations.load(Ordering::Relaxed)
+    }
+}
+
+/// Writes a line to stderr where `MULTIMIX_TRACE` asks for it.
+pub(crate) fn trace(line: impl FnOnce() -> String) {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    if *WANTED.get_or_init(|| std::env::var_os("MULTIMIX_TRACE").is_some_and(|value| value == "1")) {
+        eprintln!("multimix: {}", line());
     }
 }

@@ -12,6 +12,7 @@ use crate::driver::handle::Handle;
 use crate::driver::library::function_of;
 use crate::driver::module::{Function, Module, Refusal, refuse_binary};
 use crate::driver::status::{Result, Status};
+use crate::driver::tracing;
 
 export! {
     fn cuModuleLoad(handle: Out<usize>, path: Name) {
@@ -50,7 +51,8 @@ export! {
         let context = current()?;
         capture::forbid_unsafe_call()?;
         let module = handle.remove()?;
-        // Work that uses the module runs on; its functions are unknown to whoever asks afterwards.
+        // Its functions are unknown to whoever asks afterwards; a launch of them that has yet to begin is a
+        // finding.
         module.unload(&context);
         Ok(())
     }
@@ -144,14 +146,17 @@ pub fn loading_context(handle: &Out<usize>) -> Result<Arc<Context>> {
     Ok(context)
 }
 
-/// Says on stderr why a module was refused: there is no log to say it in.
+/// Says on stderr why a module was refused: there is no log to say it in. Of machine code only with
+/// `VGPU_TRACE`: a program that has PTX, too, offers that next, and nothing has failed.
 pub fn print(refusal: Refusal) -> Status {
-    eprintln!("vgpu: module refused: {}", refusal.log);
+    if !refusal.machine_code || tracing() {
+        eprintln!("vgpu: module refused: {}", refusal.log);
+    }
     refusal.status
 }
 
 fn not_text() -> Refusal {
-    Refusal { status: Status::INVALID_IMAGE, log: "the image is neither machine code nor PTX text".into() }
+    Refusal::new(Status::INVALID_IMAGE, "the image is neither machine code nor PTX text")
 }
 
 /// Loads an image that ends with its own zero byte.
