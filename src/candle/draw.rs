@@ -11,7 +11,8 @@ pub enum Draw<'a> {
     /// Random weights.
     Mixing(&'a Mixing),
     /// Explicit weights Λ, (r, b, n) or (1, b, n) for all positions alike, not negative; columns are normalised. They count
-    /// as constants: no gradient flows to them.
+    /// as constants: no gradient flows to them. An attention map of zeros is uniform with them: give an example that is to be left out
+    /// no weight.
     Weights(&'a Tensor),
 }
 

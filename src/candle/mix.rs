@@ -13,7 +13,8 @@ const OP: &str = "mix";
 
 /// Z̃ (n, r, d) of features Z (b, r, d), equation (7), in the features' type.
 ///
-/// `attention` a (b, r), not negative; none for M̂ = Λ. `draw`: a [`Mixing`] or a tensor of explicit weights.
+/// `attention` a (b, r), not negative; none for M̂ = Λ. A map of zeros becomes uniform or leaves its example out:
+/// [`Mixing::empty_maps`]. `draw`: a [`Mixing`] or a tensor of explicit weights.
 /// Gradients flow to the features and to the attention, not to explicit weights; detach the attention to keep
 /// it constant (at small α its gradient explodes: see
 /// [`LossOptions::detach_attention`](crate::LossOptions::detach_attention)). Backward draws again what

@@ -24,11 +24,11 @@ pub(super) const OP: &str = "loss";
 /// What the loss reads.
 #[derive(Clone, Debug)]
 pub struct LossInput<'a, T> {
-    /// S (b, r, c): the classifier applied to each unmixed feature.
+    /// S (b, r, c): the classifier applied to each unmixed feature. −∞ masks a class.
     pub logits: DeviceView<'a, T, 3>,
     /// Labels or soft targets.
     pub targets: DeviceTargets<'a>,
-    /// a (b, r), not negative; or none for M̂ = Λ.
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<DeviceView<'a, f32, 2>>,
     /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative and no
     /// column all zero; columns are normalised. No gradient.

@@ -26,7 +26,7 @@ pub struct MixInput<'a, T> {
     pub features: DeviceView<'a, T, 3>,
     /// Targets to be mixed with the same weights, or none.
     pub targets: Option<MixTargets<'a>>,
-    /// a (b, r), not negative; or none for M̂ = Λ.
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<DeviceView<'a, f32, 2>>,
     /// Λ (r, b, n) or (1, b, n) for [`Generator::Explicit`](crate::Generator::Explicit), not negative and no
     /// column all zero; columns are normalised. No gradient.

@@ -31,7 +31,7 @@ pub struct WeightsInput<'a> {
     pub b: usize,
     /// Positions.
     pub r: usize,
-    /// a (b, r), not negative; or none for M̂ = Λ.
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
     pub attention: Option<DeviceView<'a, f32, 2>>,
     /// Weights (r, b, n) or (1, b, n) for [`Generator::Explicit`], not negative; columns are normalised.
     pub weights: Option<DeviceView<'a, f32, 3>>,
