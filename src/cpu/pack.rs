@@ -26,7 +26,7 @@ pub(crate) fn read_row<T: Element>(values: &View<'_, T, 3>, [first, second]: [us
 #[inline(always)]
 pub(crate) fn largest_magnitude(values: &[f32]) -> f32 {
     // Magnitudes are in the order of their bits, whose maximum takes vector instructions.
-    f32::from_bits(values.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0))
+    f32::from_bits(values.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff)))
 }
 
 /// Copies position j of `values` (rows, r, columns) into `out`, row-major (rows, columns), as f32.
