@@ -76,7 +76,7 @@ impl Device {
     /// The GPU `ordinal`, with a stream of its own.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) without a driver or such a device, or with one that is too old; [`Error::Nvrtc`](crate::Error::Nvrtc)
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) without a driver or such a device, or with one that is too old; [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc)
     /// without NVRTC. The message says what to install.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: usize) -> Result<Self> {

@@ -1,4 +1,6 @@
-//! The element types that features and logits may be stored in. All arithmetic is in f32.
+//! The types that arrays are stored in. Features and logits are f32, f16 or bf16; all arithmetic is in f32.
+
+use std::fmt::Debug;
 
 use half::{bf16, f16};
 
@@ -17,19 +19,52 @@ pub enum Dtype {
 impl Dtype {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
 }
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
 }
+
+#[cfg(feature = "cuda")]
+mod device {
+    /// What cudarc asks of a type that it copies to a device.
+    pub trait OnDevice: cudarc::driver::DeviceRepr + cudarc::driver::ValidAsZeroBits {}
+    impl<T: cudarc::driver::DeviceRepr + cudarc::driver::ValidAsZeroBits> OnDevice for T {}
+}
+
+#[cfg(not(feature = "cuda"))]
+mod device {
+    /// What cudarc would ask of a type that it copies to a device.
+    pub trait OnDevice {}
+    impl<T> OnDevice for T {}
+}
+
+/// A type that arrays of this crate hold, on every device.
+pub trait Scalar:
+    sealed::Sealed + device::OnDevice + bytemuck::Pod + Send + Sync + PartialEq + Debug
+{
+}
+
+macro_rules! scalars {
+    ($($type:ty),*) => {
+        $(impl sealed::Sealed for $type {}
+        impl Scalar for $type {})*
+    };
+}
+scalars!(u8, i32, u32, i64, u64, f32, f16, bf16);
 
 /// A storage type of features and logits: `f32`, [`half::f16`] or [`half::bf16`].
 ///
 /// Reading widens exactly; writing rounds once, to nearest even.
-pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug {
+pub trait Element: Scalar {
     /// The type as a value.
     const DTYPE: Dtype;
     /// The exact value in f32.

@@ -54,6 +54,8 @@ pub mod cuda;
 pub mod device;
 pub mod element;
 pub mod error;
+pub mod memory;
+pub mod op;
 pub mod problem;
 pub mod reference;
 pub mod sampler;
@@ -61,8 +63,15 @@ mod simd;
 pub mod view;
 
 pub use device::Device;
-pub use element::{Dtype, Element};
-pub use error::{Error, Result};
+pub use element::{Dtype, Element, Scalar};
+pub use error::{Error, ErrorKind, Result};
+pub use memory::{Host, Memory};
+pub use op::{
+    AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, AttentionOutputs, Classifier,
+    Columns, Labels, Loss, LossCall, LossInput, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall,
+    MixGradients, MixInput, MixMatrix, MixOutputs, MixTargets, Mixed, MixedGradients, ScaleCall, Targets,
+    Upstream, Want, WeightsCall, WeightsInput, WeightsOutputs,
+};
 pub use problem::{
     Alpha, AttentionOptions, EmptyMaps, Factor, Generator, LossOptions, Mixing, Normalise, Query, Reduction,
 };

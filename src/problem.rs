@@ -3,7 +3,7 @@
 //! These types carry no data. Every engine takes them, validates them through the functions here, and so accepts
 //! and refuses the same calls.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::view::Layout;
 
 /// The smallest concentration that the sampler accepts.
@@ -46,12 +46,12 @@ impl Alpha {
         for (name, value) in names.into_iter().zip([lo, hi]) {
             if !(ALPHA_MIN..=ALPHA_MAX).contains(&value) {
                 let rule = "between 1e-3 and 1e3";
-                return Err(Error::Value { op, name: name.into(), given: value.to_string(), rule });
+                return Err(Error::value(op, name, value, rule));
             }
         }
         if lo > hi {
             let given = format!("from {lo} to {hi}");
-            return Err(Error::Value { op, name: "alpha".into(), given, rule: "a range with lo <= hi" });
+            return Err(Error::value(op, "alpha", given, "a range with lo <= hi"));
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ pub enum Factor {
     PerColumn,
 }
 
-/// Where the columns of Λ come from. All generators go through the same mixing and loss.
+/// How the columns of Λ are drawn. All generators go through the same mixing and loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Generator {
     /// λ_k ~ Dir(α) over the whole mini-batch, drawn anew at each position (MultiMix, equations 3 to 8).
@@ -84,9 +84,6 @@ pub enum Generator {
         /// One λ for all columns or one for each.
         factor: Factor,
     },
-    /// Λ is given by the caller, of shape (r, b, n), or (1, b, n) for all positions alike. Non-negative;
-    /// columns are normalised. The engines compute no gradient for it; [`crate::reference`] does.
-    Explicit,
 }
 
 /// What an example counts for whose attention map is zero everywhere.
@@ -133,6 +130,10 @@ pub struct Mixing {
     pub step: u64,
     /// What examples without attention count for; either way their maps get no gradient.
     pub empty_maps: EmptyMaps,
+    /// Position 0 of this call is this position of a larger one, from whose random numbers it draws.
+    pub first_position: usize,
+    /// As [`Mixing::first_position`], for columns.
+    pub first_column: usize,
 }
 
 impl Mixing {
@@ -146,13 +147,16 @@ impl Mixing {
         Self::new(n, Generator::Pair { alpha, factor })
     }
 
-    /// Weights given by the caller.
-    pub fn explicit(n: usize) -> Self {
-        Self::new(n, Generator::Explicit)
-    }
-
     fn new(n: usize, generator: Generator) -> Self {
-        Self { n, generator, seed: 0, step: 0, empty_maps: EmptyMaps::default() }
+        Self {
+            n,
+            generator,
+            seed: 0,
+            step: 0,
+            empty_maps: EmptyMaps::default(),
+            first_position: 0,
+            first_column: 0,
+        }
     }
 
     /// The same with another seed.
@@ -181,32 +185,15 @@ impl Mixing {
         Self { empty_maps, ..self }
     }
 
-    /// Checks `n` and α, and that explicit weights are given exactly when the generator asks for them.
-    pub(crate) fn validate(
-        &self,
-        op: &'static str,
-        sizes: [usize; 2],
-        weights: Option<&Layout<3>>,
-    ) -> Result<()> {
-        let [b, r] = sizes;
-        for (name, size) in [("b", b), ("r", r), ("n", self.n)] {
-            at_least_one(op, name, size)?;
-            counter_field(op, name, size)?;
+    /// Checks α, and that the places of the draws can be counted.
+    pub(crate) fn check(&self, op: &'static str, r: usize) -> Result<()> {
+        match self.generator {
+            Generator::Dirichlet { alpha } | Generator::Pair { alpha, .. } => alpha.validate(op)?,
         }
-        Layout::contiguous([r, b, self.n]).count(op, "the mix matrix (r, b, n)")?;
-        match (self.generator, weights) {
-            (Generator::Dirichlet { alpha } | Generator::Pair { alpha, .. }, None) => alpha.validate(op),
-            (Generator::Explicit, Some(layout)) => {
-                let positions = if layout.shape[0] == 1 { 1 } else { r };
-                expect_shape(op, "weights", layout.shape, [positions, b, self.n])
-            }
-            (Generator::Explicit, None) => {
-                Err(Error::Arguments { op, what: "the generator is Explicit, but no weights were given" })
-            }
-            (_, Some(_)) => {
-                Err(Error::Arguments { op, what: "weights were given, but the generator is not Explicit" })
-            }
-        }
+        let ends =
+            [("first_position + r", self.first_position, r), ("first_column + n", self.first_column, self.n)];
+        ends.into_iter()
+            .try_for_each(|(name, first, count)| counter_field(op, name, first.saturating_add(count)))
     }
 }
 
@@ -272,15 +259,23 @@ impl Default for LossOptions {
     }
 }
 
+/// Sizes that are at least one and index random numbers.
+pub(crate) fn check_sizes(op: &'static str, sizes: &[(&'static str, usize)]) -> Result<()> {
+    sizes.iter().try_for_each(|&(name, size)| {
+        at_least_one(op, name, size)?;
+        counter_field(op, name, size)
+    })
+}
+
 pub(crate) fn at_least_one(op: &'static str, name: &'static str, size: usize) -> Result<()> {
-    if size == 0 { Err(Error::Empty { op, name }) } else { Ok(()) }
+    if size == 0 { Err(Error::new(op, ErrorKind::Empty { name: name.into() })) } else { Ok(()) }
 }
 
 /// Sizes that index the sampler's counter fit 32 bits; the uppermost values are set apart for other draws.
 fn counter_field(op: &'static str, name: &'static str, size: usize) -> Result<()> {
     if size > (1 << 31) {
         let rule = "at most 2^31, since it indexes the random numbers";
-        return Err(Error::Value { op, name: name.into(), given: size.to_string(), rule });
+        return Err(Error::value(op, name, size, rule));
     }
     Ok(())
 }
@@ -292,14 +287,17 @@ pub(crate) fn expect_shape<const N: usize>(
     wanted: [usize; N],
 ) -> Result<()> {
     if given != wanted {
-        return Err(Error::Shape { op, name, given: given.to_vec(), wanted: wanted.to_vec() });
+        return Err(Error::new(
+            op,
+            ErrorKind::Shape { name: name.into(), given: given.to_vec(), wanted: wanted.to_vec() },
+        ));
     }
     Ok(())
 }
 
-pub(crate) fn check_label(op: &'static str, index: usize, given: u64, classes: usize) -> Result<()> {
-    if given >= classes as u64 {
-        return Err(Error::Label { op, index, given, classes });
+pub(crate) fn check_label(op: &'static str, index: usize, given: i64, classes: usize) -> Result<()> {
+    if usize::try_from(given).map_or(true, |given| given >= classes) {
+        return Err(Error::new(op, ErrorKind::Label { index, given, classes }));
     }
     Ok(())
 }
@@ -309,7 +307,7 @@ pub(crate) fn check_non_negative(op: &'static str, value: f32, name: impl Fn() -
     if value >= 0.0 && value.is_finite() {
         return Ok(());
     }
-    Err(Error::Value { op, name: name(), given: value.to_string(), rule: "finite and not negative" })
+    Err(Error::value(op, name(), value, "finite and not negative"))
 }
 
 #[cfg(test)]
@@ -319,31 +317,19 @@ mod tests {
     #[test]
     fn alpha_out_of_range_is_named() {
         for alpha in [Alpha::Fixed(0.0), Alpha::Fixed(f32::NAN), Alpha::Fixed(1001.0)] {
-            let error = Mixing::dirichlet(3, alpha).validate("weights", [2, 1], None).unwrap_err();
+            let error = Mixing::dirichlet(3, alpha).check("weights", 1).unwrap_err();
             assert!(error.to_string().starts_with("weights: alpha is "), "{error}");
         }
         let backwards = Alpha::Uniform { lo: 2.0, hi: 0.5 };
-        assert!(Mixing::dirichlet(3, backwards).validate("weights", [2, 1], None).is_err());
-        assert!(Mixing::dirichlet(3, Alpha::PAPER).validate("weights", [2, 1], None).is_ok());
+        assert!(Mixing::dirichlet(3, backwards).check("weights", 1).is_err());
+        assert!(Mixing::dirichlet(3, Alpha::PAPER).check("weights", 1).is_ok());
     }
 
     #[test]
     fn empty_and_overflowing_sizes_are_errors() {
-        let mixing = Mixing::dirichlet(0, Alpha::PAPER);
-        assert_eq!(mixing.validate("op", [2, 1], None), Err(Error::Empty { op: "op", name: "n" }));
-        let mixing = Mixing::dirichlet(1 << 31, Alpha::PAPER);
-        let error = mixing.validate("op", [1 << 31, 1 << 31], None).unwrap_err();
-        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
-        let mixing = Mixing::dirichlet((1 << 31) + 1, Alpha::PAPER);
-        assert!(matches!(mixing.validate("op", [2, 1], None), Err(Error::Value { .. })));
-    }
-
-    #[test]
-    fn weights_come_exactly_with_the_explicit_generator() {
-        let layout = Layout::contiguous([1, 2, 3]);
-        assert!(Mixing::explicit(3).validate("op", [2, 5], Some(&layout)).is_ok());
-        assert!(Mixing::explicit(3).validate("op", [2, 5], None).is_err());
-        assert!(Mixing::dirichlet(3, Alpha::PAPER).validate("op", [2, 5], Some(&layout)).is_err());
-        assert!(Mixing::explicit(4).validate("op", [2, 5], Some(&layout)).is_err());
+        let empty = check_sizes("op", &[("b", 2), ("n", 0)]).unwrap_err();
+        assert_eq!(empty, Error::new("op", ErrorKind::Empty { name: "n".into() }));
+        let large = check_sizes("op", &[("n", (1 << 31) + 1)]).unwrap_err();
+        assert!(matches!(large.kind, ErrorKind::Value { .. }), "{large}");
     }
 }

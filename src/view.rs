@@ -1,9 +1,14 @@
-//! Strided views of slices: how arrays are handed to the ops, whatever their memory order.
+//! Strided views: how arrays are handed to the ops, whatever their memory order and wherever they lie.
 //!
-//! A [`Layout`] is a shape with strides in elements; it knows nothing of where the data lies, so the CPU and the
-//! CUDA engine share it and its checks. [`View`] and [`ViewMut`] put a layout on a slice of host memory.
+//! A [`Layout`] is a shape with strides in elements. [`View`] and [`ViewMut`] put a layout on memory: of the host by default,
+//! or of another [`Memory`].
 
-use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::Location;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Data, DataMut, Host, Memory};
 
 /// A shape with strides, both in elements, first index slowest by convention only.
 ///
@@ -30,17 +35,20 @@ impl<const N: usize> Layout<N> {
     }
 
     /// The number of elements, or an error where it passes `usize`.
-    pub fn count(&self, op: &'static str, name: &'static str) -> Result<usize> {
+    pub fn count(&self, op: &'static str, name: impl Into<Cow<'static, str>>) -> Result<usize> {
         self.shape
             .iter()
             .try_fold(1usize, |product, &size| product.checked_mul(size))
             .filter(|&count| isize::try_from(count).is_ok())
-            .ok_or_else(|| Error::TooLarge { op, name, sizes: self.shape.to_vec() })
+            .ok_or_else(|| {
+                Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: self.shape.to_vec() })
+            })
     }
 
     /// How many elements of memory the layout reaches over: the largest index plus one, or zero when empty.
-    pub fn reach(&self, op: &'static str, name: &'static str) -> Result<usize> {
-        if self.count(op, name)? == 0 {
+    pub fn reach(&self, op: &'static str, name: impl Into<Cow<'static, str>>) -> Result<usize> {
+        let name = name.into();
+        if self.count(op, name.clone())? == 0 {
             return Ok(0);
         }
         let last = self.shape.iter().zip(&self.strides).try_fold(0usize, |sum, (&size, &stride)| {
@@ -48,7 +56,12 @@ impl<const N: usize> Layout<N> {
         });
         let reach = last.and_then(|last| last.checked_add(1)).filter(|&reach| isize::try_from(reach).is_ok());
         let (shape, strides) = (&self.shape, &self.strides);
-        reach.ok_or_else(|| Error::Reach { op, name, shape: shape.to_vec(), strides: strides.to_vec() })
+        reach.ok_or_else(|| {
+            Error::new(
+                op,
+                ErrorKind::Reach { name: name.into(), shape: shape.to_vec(), strides: strides.to_vec() },
+            )
+        })
     }
 
     /// Whether no two indices share a place. Sufficient, not necessary: sorted by stride, every axis must step
@@ -67,6 +80,14 @@ impl<const N: usize> Layout<N> {
         true
     }
 
+    pub(crate) fn check_injective(&self, op: &'static str, name: impl Into<Cow<'static, str>>) -> Result<()> {
+        if self.is_injective() {
+            return Ok(());
+        }
+        let (shape, strides) = (self.shape.to_vec(), self.strides.to_vec());
+        Err(Error::new(op, ErrorKind::Overlap { name: name.into(), shape, strides }))
+    }
+
     /// The place of an index, in elements from the start. For an index outside of the shape it means nothing.
     #[inline(always)]
     pub fn offset(&self, index: [usize; N]) -> usize {
@@ -75,7 +96,7 @@ impl<const N: usize> Layout<N> {
     }
 }
 
-/// A read-only strided view of a slice.
+/// A read-only strided view of memory: host slices by default.
 ///
 /// ```
 /// use multimix::View;
@@ -85,19 +106,25 @@ impl<const N: usize> Layout<N> {
 /// assert_eq!(features.get([1, 2, 0]), 14.0);
 /// # Ok::<(), multimix::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a, T, const N: usize> {
-    data: &'a [T],
-    layout: Layout<N>,
+pub struct View<'a, T: 'a, const N: usize, M: Memory = Host> {
+    pub(crate) data: M::Ref<'a, T>,
+    pub(crate) layout: Layout<N>,
 }
 
-impl<'a, T: Copy, const N: usize> View<'a, T, N> {
-    /// A contiguous, row-major view of the first elements of `data`.
+/// A writable strided view of memory; no two of its elements share a place.
+pub struct ViewMut<'a, T: 'a, const N: usize, M: Memory = Host> {
+    pub(crate) data: M::Mut<'a, T>,
+    pub(crate) layout: Layout<N>,
+}
+
+impl<'a, T, const N: usize, M: Memory> View<'a, T, N, M> {
+    /// A contiguous, row-major view of the first elements of `data`: of a slice, a `Vec` or an array, or of device memory.
     ///
     /// # Errors
-    /// [`Error::Length`] when `data` is shorter than the shape, [`Error::TooLarge`] and [`Error::Reach`] when
-    /// that cannot be addressed.
-    pub fn new(data: &'a [T], shape: [usize; N]) -> Result<Self> {
+    /// [`ErrorKind::Length`] when `data` is shorter than the shape, [`ErrorKind::TooLarge`] and [`ErrorKind::Reach`] when
+    /// that cannot be addressed. They name the line that made the view.
+    #[track_caller]
+    pub fn new(data: impl Data<'a, Element = T, Memory = M>, shape: [usize; N]) -> Result<Self> {
         Self::from_layout(data, Layout::contiguous(shape))
     }
 
@@ -105,7 +132,12 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     ///
     /// # Errors
     /// As [`View::new`].
-    pub fn with_strides(data: &'a [T], shape: [usize; N], strides: [usize; N]) -> Result<Self> {
+    #[track_caller]
+    pub fn with_strides(
+        data: impl Data<'a, Element = T, Memory = M>,
+        shape: [usize; N],
+        strides: [usize; N],
+    ) -> Result<Self> {
         Self::from_layout(data, Layout { shape, strides })
     }
 
@@ -113,11 +145,22 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     ///
     /// # Errors
     /// As [`View::new`].
-    pub fn from_layout(data: &'a [T], layout: Layout<N>) -> Result<Self> {
-        let wanted = layout.reach("view", "data")?;
-        if data.len() < wanted {
-            return Err(Error::Length { op: "view", name: "data", given: data.len(), wanted });
-        }
+    #[track_caller]
+    pub fn from_layout(data: impl Data<'a, Element = T, Memory = M>, layout: Layout<N>) -> Result<Self> {
+        Self::named(here(), data, layout)
+    }
+
+    /// As [`View::from_layout`], for callers who know what the view is: errors give it this name.
+    ///
+    /// # Errors
+    /// As [`View::new`].
+    pub fn named(
+        name: impl Into<Cow<'static, str>>,
+        data: impl Data<'a, Element = T, Memory = M>,
+        layout: Layout<N>,
+    ) -> Result<Self> {
+        let (data, length) = data.borrow();
+        check_length(name.into(), length, &layout)?;
         Ok(Self { data, layout })
     }
 
@@ -133,6 +176,14 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
         &self.layout
     }
 
+    /// A shorter borrow of the same view.
+    #[inline]
+    pub fn reborrow(&self) -> View<'_, T, N, M> {
+        View { data: M::reborrow(&self.data), layout: self.layout }
+    }
+}
+
+impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     /// The memory under the view, gaps included.
     #[inline]
     pub fn data(&self) -> &'a [T] {
@@ -149,27 +200,26 @@ impl<'a, T: Copy, const N: usize> View<'a, T, N> {
     }
 }
 
-/// A writable strided view of a slice; no two of its elements share memory.
-#[derive(Debug)]
-pub struct ViewMut<'a, T, const N: usize> {
-    data: &'a mut [T],
-    layout: Layout<N>,
-}
-
-impl<'a, T: Copy, const N: usize> ViewMut<'a, T, N> {
+impl<'a, T, const N: usize, M: Memory> ViewMut<'a, T, N, M> {
     /// A contiguous, row-major view of the first elements of `data`.
     ///
     /// # Errors
     /// As [`View::new`].
-    pub fn new(data: &'a mut [T], shape: [usize; N]) -> Result<Self> {
+    #[track_caller]
+    pub fn new(data: impl DataMut<'a, Element = T, Memory = M>, shape: [usize; N]) -> Result<Self> {
         Self::from_layout(data, Layout::contiguous(shape))
     }
 
     /// A view with explicit strides, in elements.
     ///
     /// # Errors
-    /// As [`View::new`], and [`Error::Overlap`] when two elements would share memory.
-    pub fn with_strides(data: &'a mut [T], shape: [usize; N], strides: [usize; N]) -> Result<Self> {
+    /// As [`View::new`], and [`ErrorKind::Overlap`] when two elements would share memory.
+    #[track_caller]
+    pub fn with_strides(
+        data: impl DataMut<'a, Element = T, Memory = M>,
+        shape: [usize; N],
+        strides: [usize; N],
+    ) -> Result<Self> {
         Self::from_layout(data, Layout { shape, strides })
     }
 
@@ -177,15 +227,23 @@ impl<'a, T: Copy, const N: usize> ViewMut<'a, T, N> {
     ///
     /// # Errors
     /// As [`ViewMut::with_strides`].
-    pub fn from_layout(data: &'a mut [T], layout: Layout<N>) -> Result<Self> {
-        let wanted = layout.reach("view", "data")?;
-        if data.len() < wanted {
-            return Err(Error::Length { op: "view", name: "data", given: data.len(), wanted });
-        }
-        if !layout.is_injective() {
-            let (shape, strides) = (layout.shape.to_vec(), layout.strides.to_vec());
-            return Err(Error::Overlap { op: "view", name: "data", shape, strides });
-        }
+    #[track_caller]
+    pub fn from_layout(data: impl DataMut<'a, Element = T, Memory = M>, layout: Layout<N>) -> Result<Self> {
+        Self::named(here(), data, layout)
+    }
+
+    /// As [`ViewMut::from_layout`], for callers who know what the view is: errors give it this name.
+    ///
+    /// # Errors
+    /// As [`ViewMut::with_strides`].
+    pub fn named(
+        name: impl Into<Cow<'static, str>>,
+        data: impl DataMut<'a, Element = T, Memory = M>,
+        layout: Layout<N>,
+    ) -> Result<Self> {
+        let ((data, length), name) = (data.borrow_mut(), name.into());
+        check_length(name.clone(), length, &layout)?;
+        layout.check_injective(OP, name)?;
         Ok(Self { data, layout })
     }
 
@@ -201,22 +259,18 @@ impl<'a, T: Copy, const N: usize> ViewMut<'a, T, N> {
         &self.layout
     }
 
+    /// A shorter borrow of the same view.
+    #[inline]
+    pub fn reborrow(&mut self) -> ViewMut<'_, T, N, M> {
+        ViewMut { data: M::reborrow_mut(&mut self.data), layout: self.layout }
+    }
+}
+
+impl<T: Copy, const N: usize> ViewMut<'_, T, N> {
     /// The memory under the view, gaps included.
     #[inline]
     pub fn data_mut(&mut self) -> &mut [T] {
         self.data
-    }
-
-    /// The same elements, read-only.
-    #[inline]
-    pub fn as_view(&self) -> View<'_, T, N> {
-        View { data: self.data, layout: self.layout }
-    }
-
-    /// A shorter borrow of the same view.
-    #[inline]
-    pub fn reborrow(&mut self) -> ViewMut<'_, T, N> {
-        ViewMut { data: self.data, layout: self.layout }
     }
 
     /// Writes one element.
@@ -226,6 +280,43 @@ impl<'a, T: Copy, const N: usize> ViewMut<'a, T, N> {
     #[inline(always)]
     pub fn set(&mut self, index: [usize; N], value: T) {
         self.data[self.layout.offset(index)] = value;
+    }
+}
+
+const OP: &str = "view";
+
+/// What errors call a view that has no name of its own: the line that made it.
+#[track_caller]
+fn here() -> String {
+    let at = Location::caller();
+    format!("the view made at {}:{}", at.file(), at.line())
+}
+
+fn check_length<const N: usize>(name: Cow<'static, str>, given: usize, layout: &Layout<N>) -> Result<()> {
+    let wanted = layout.reach(OP, name.clone())?;
+    if given < wanted {
+        return Err(Error::new(OP, ErrorKind::Length { name, given, wanted }));
+    }
+    Ok(())
+}
+
+impl<T, const N: usize, M: Memory> Clone for View<'_, T, N, M> {
+    fn clone(&self) -> Self {
+        Self { data: M::copy(&self.data), layout: self.layout }
+    }
+}
+
+impl<T, const N: usize> Copy for View<'_, T, N> {}
+
+impl<T, const N: usize, M: Memory> fmt::Debug for View<'_, T, N, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+impl<T, const N: usize, M: Memory> fmt::Debug for ViewMut<'_, T, N, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewMut").field("layout", &self.layout).finish_non_exhaustive()
     }
 }
 
@@ -245,9 +336,9 @@ mod tests {
     #[test]
     fn sizes_that_overflow_are_errors() {
         let huge = Layout::contiguous([usize::MAX, 2, 3]);
-        assert!(matches!(huge.reach("op", "x"), Err(Error::TooLarge { .. })));
+        assert!(matches!(huge.reach("op", "x"), Err(Error { kind: ErrorKind::TooLarge { .. }, .. })));
         let far = Layout { shape: [2, 2, 2], strides: [usize::MAX, 1, 1] };
-        assert!(matches!(far.reach("op", "x"), Err(Error::Reach { .. })));
+        assert!(matches!(far.reach("op", "x"), Err(Error { kind: ErrorKind::Reach { .. }, .. })));
         assert_eq!(Layout::contiguous([4, 0, 2]).reach("op", "x"), Ok(0));
     }
 
@@ -255,6 +346,6 @@ mod tests {
     fn a_short_slice_is_refused() {
         let data = [0f32; 5];
         let error = View::new(&data, [2, 3]).unwrap_err();
-        assert_eq!(error, Error::Length { op: "view", name: "data", given: 5, wanted: 6 });
+        assert_eq!(error, Error::new("view", ErrorKind::Length { name: "data".into(), given: 5, wanted: 6 }));
     }
 }

@@ -187,7 +187,7 @@ fn check_label(op: &'static str, index: usize, value: i64) -> Result<()> {
         return Ok(());
     }
     let (name, rule) = (format!("labels[{index}]"), "a class from 0 to 2^32 - 1");
-    Err(Error::Value { op, name, given: value.to_string(), rule }.into())
+    Err(Error::value(op, name, value, rule).into())
 }
 
 #[cfg(test)]

@@ -92,13 +92,10 @@ fn validate<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOption
     workers::check_countable(OP, b, r, d)?;
     match (options.query, &input.classifier) {
         (Query::Gap, None) => Ok(()),
-        (Query::Gap, Some(_)) => Err(Error::Arguments {
-            op: OP,
-            what: "a classifier was given, but the query is Gap, which uses none",
-        }),
-        (Query::Cam, None) => {
-            Err(Error::Arguments { op: OP, what: "the query is Cam, but no classifier was given" })
+        (Query::Gap, Some(_)) => {
+            Err(Error::arguments(OP, "a classifier was given, but the query is Gap, which uses none"))
         }
+        (Query::Cam, None) => Err(Error::arguments(OP, "the query is Cam, but no classifier was given")),
         (Query::Cam, Some(classifier)) => {
             let [c, _] = classifier.rows.shape();
             at_least_one(OP, "c", c)?;
@@ -112,7 +109,7 @@ fn validate<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOption
 /// Attention into the caller's memory.
 ///
 /// # Errors
-/// As [`attention_forward`], and [`Error::Workspace`] when the workspace is too small.
+/// As [`attention_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
 pub fn attention_forward_into<T: Element>(
     input: &AttentionInput<'_, T>,
     options: &AttentionOptions,
@@ -163,7 +160,7 @@ pub fn attention_backward<T: Element>(
 /// The gradients of attention into the caller's memory; `d_classifier` (c, d) is overwritten.
 ///
 /// # Errors
-/// As [`attention_forward`], and [`Error::Workspace`] when the workspace is too small.
+/// As [`attention_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
 pub fn attention_backward_into<T: Element>(
     input: &AttentionInput<'_, T>,
     options: &AttentionOptions,
@@ -178,10 +175,10 @@ pub fn attention_backward_into<T: Element>(
     expect_shape(OP, "the gradient of the features", d_features.shape(), [b, r, d])?;
     if let Some(out) = &d_classifier {
         let Some(classifier) = &input.classifier else {
-            return Err(Error::Arguments {
-                op: OP,
-                what: "a gradient of the classifier is asked for, but none was given",
-            });
+            return Err(Error::arguments(
+                OP,
+                "a gradient of the classifier is asked for, but none was given",
+            ));
         };
         expect_shape(OP, "the gradient of the classifier", out.shape(), classifier.rows.shape())?;
     }

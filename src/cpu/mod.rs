@@ -52,7 +52,7 @@ pub use mix::{
 pub use weights::{MixMatrix, WeightsInput, weights, weights_into, weights_workspace_bytes};
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::problem::{self, expect_shape};
 use crate::view::View;
 
@@ -122,12 +122,7 @@ pub(crate) fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>
         }
         if let Some(k) = (0..n).find(|&k| (0..b).all(|i| weights.get([j, i, k]) == 0.0)) {
             let rule = "a column with a positive sum";
-            return Err(Error::Value {
-                op,
-                name: format!("weights[{j}, :, {k}]"),
-                given: "all zero".into(),
-                rule,
-            });
+            return Err(Error::value(op, format!("weights[{j}, :, {k}]"), "all zero", rule));
         }
     }
     Ok(())
@@ -152,12 +147,14 @@ pub(crate) fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[u
         |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
     let bytes = product(size_of::<T>(), shape);
     let (Some(count), Some(bytes)) = (product(1, shape), bytes) else {
-        return Err(Error::TooLarge { op, name, sizes: shape.to_vec() });
+        return Err(Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: shape.to_vec() }));
     };
-    bytemuck::try_zeroed_vec(count).map_err(|()| Error::Memory { op, name, bytes })
+    bytemuck::try_zeroed_vec(count)
+        .map_err(|()| Error::new(op, ErrorKind::Memory { name: name.into(), bytes }))
 }
 
 /// A workspace of so many bytes, or an error where memory does not suffice.
 pub(crate) fn zeros_bytes(op: &'static str, bytes: usize) -> Result<Vec<u8>> {
-    bytemuck::try_zeroed_vec(bytes).map_err(|()| Error::Memory { op, name: "the workspace", bytes })
+    bytemuck::try_zeroed_vec(bytes)
+        .map_err(|()| Error::new(op, ErrorKind::Memory { name: "the workspace".into(), bytes }))
 }

@@ -93,7 +93,7 @@ fn validate(mixing: &Mixing, input: &WeightsInput<'_>) -> Result<()> {
 /// The mix matrix (r, b, n) and, where asked for, the mass (r, n), into the caller's memory.
 ///
 /// # Errors
-/// As [`weights`], and [`crate::Error::Workspace`] when the workspace is smaller than
+/// As [`weights`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
 /// [`weights_workspace_bytes`].
 pub fn weights_into(
     mixing: &Mixing,

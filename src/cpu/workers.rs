@@ -1,6 +1,6 @@
 //! Independent items spread over threads, each thread with a part of the workspace of its own.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ pub(crate) fn workers(items: usize) -> usize {
 pub(crate) fn words<'w>(op: &'static str, workspace: &'w mut [u8], wanted: usize) -> Result<&'w mut [Word]> {
     let given = workspace.len();
     if given < bytes(wanted) {
-        return Err(Error::Workspace { op, given, wanted: bytes(wanted) });
+        return Err(Error::new(op, ErrorKind::Workspace { given, wanted: bytes(wanted) }));
     }
     let (_, words, _) = bytemuck::pod_align_to_mut::<u8, Word>(workspace);
     Ok(&mut words[..wanted])
@@ -35,9 +35,10 @@ pub(crate) fn check_countable(op: &'static str, b: usize, r: usize, width: usize
     let product = factors.into_iter().try_fold(1usize, |product, factor| product.checked_mul(factor));
     match product.filter(|&words| isize::try_from(words).is_ok()) {
         Some(_) => Ok(()),
-        None => {
-            Err(Error::TooLarge { op, name: "the workspace for (b, r, width)", sizes: vec![b, r, width] })
-        }
+        None => Err(Error::new(
+            op,
+            ErrorKind::TooLarge { name: "the workspace for (b, r, width)".into(), sizes: vec![b, r, width] },
+        )),
     }
 }
 

@@ -3,12 +3,12 @@
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUresult;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// Wraps a driver error. `call` says what the driver was asked to do.
 pub(crate) fn driver_error(op: &'static str, call: impl Into<String>, error: DriverError) -> Error {
     let code = format!("{:?} ({})", error.0, error.0 as u32);
-    Error::Cuda { op, call: call.into(), code, advice: advice(error.0).into() }
+    Error::new(op, ErrorKind::Cuda { call: call.into(), code, advice: advice(error.0).into() })
 }
 
 fn advice(code: CUresult) -> &'static str {

@@ -63,7 +63,7 @@ impl Queue<'_> {
     /// Attention maps a (b, r), contiguous: each sums to 1 over positions.
     ///
     /// # Errors
-    /// As [`Queue::attention_forward_into`]; [`Error::Cuda`] when memory does not suffice.
+    /// As [`Queue::attention_forward_into`]; [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) when memory does not suffice.
     pub fn attention_forward<T: DeviceElement>(
         &self,
         input: &AttentionInput<'_, T>,
@@ -82,7 +82,7 @@ impl Queue<'_> {
     /// Bytes of workspace that both directions need.
     ///
     /// # Errors
-    /// [`Error::TooLarge`].
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
     pub fn attention_workspace_bytes<T: DeviceElement>(
         &self,
         input: &AttentionInput<'_, T>,
@@ -118,7 +118,7 @@ impl Queue<'_> {
     /// The gradient with respect to features, and to the classifier with CAM, from da (b, r).
     ///
     /// # Errors
-    /// As [`Queue::attention_backward_into`]; [`Error::Cuda`] when memory does not suffice.
+    /// As [`Queue::attention_backward_into`]; [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) when memory does not suffice.
     pub fn attention_backward<T: DeviceElement>(
         &self,
         input: &AttentionInput<'_, T>,
@@ -255,7 +255,7 @@ pub unsafe fn attention(engine: &Engine, stream: CUstream, call: &RawAttention) 
 /// Compiles what [`attention`] needs for a call. Of maps and workspace neither address nor size is looked at.
 ///
 /// # Errors
-/// [`Error::Nvrtc`], [`Error::Cuda`]; as [`attention`] about query and classifier.
+/// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc), [`ErrorKind::Cuda`](crate::ErrorKind::Cuda); as [`attention`] about query and classifier.
 pub fn compile_attention(engine: &Engine, call: &RawAttention) -> Result<()> {
     call.check_classifier(&mut Footprint::new(OP))?;
     engine.prepare(OP, &[call.variant()], None)
@@ -309,7 +309,7 @@ impl RawAttention {
         self.check_classifier(&mut footprint)?;
         expect_shape(OP, "attention", self.maps.layout.shape, [b, r])?;
         if self.maps.stride(1) > 1 || (b > 1 && self.maps.layout.strides[0] != r) {
-            return Err(Error::Arguments { op: OP, what: "attention and its gradient must be contiguous" });
+            return Err(Error::arguments(OP, "attention and its gradient must be contiguous"));
         }
         match &self.d_features {
             None => footprint.writes("attention", &self.maps, 4)?,
@@ -323,7 +323,7 @@ impl RawAttention {
             let Some(rows) = &self.rows else {
                 let what =
                     "the gradient of the classifier is asked for, but the query is Gap, which uses none";
-                return Err(Error::Arguments { op: OP, what });
+                return Err(Error::arguments(OP, what));
             };
             expect_shape(OP, "the gradient of the classifier", view.layout.shape, rows.layout.shape)?;
             footprint.writes("the gradient of the classifier", view, size)?;
@@ -337,10 +337,9 @@ impl RawAttention {
         let [b, _, d] = self.features.layout.shape;
         match (self.options.query, &self.rows, &self.labels) {
             (Query::Gap, None, None) => Ok(()),
-            (Query::Gap, ..) => Err(Error::Arguments {
-                op: OP,
-                what: "a classifier was given, but the query is Gap, which uses none",
-            }),
+            (Query::Gap, ..) => {
+                Err(Error::arguments(OP, "a classifier was given, but the query is Gap, which uses none"))
+            }
             (Query::Cam, Some(rows), Some(labels)) => {
                 let [c, _] = rows.layout.shape;
                 at_least_one(OP, "c", c)?;
@@ -348,14 +347,12 @@ impl RawAttention {
                 expect_shape(OP, "the classifier", rows.layout.shape, [c, d])?;
                 expect_shape(OP, "labels", labels.layout.shape, [b])?;
                 if labels.stride(0) > 1 {
-                    return Err(Error::Arguments { op: OP, what: "labels must lie side by side" });
+                    return Err(Error::arguments(OP, "labels must lie side by side"));
                 }
                 footprint.reads("the classifier", rows, element_bytes(self.dtype))?;
                 footprint.reads("labels", labels, 4)
             }
-            (Query::Cam, ..) => {
-                Err(Error::Arguments { op: OP, what: "the query is Cam, but no classifier was given" })
-            }
+            (Query::Cam, ..) => Err(Error::arguments(OP, "the query is Cam, but no classifier was given")),
         }
     }
 

@@ -35,17 +35,13 @@ pub struct DeviceInfo {
 /// The primary context of a device, as [`CudaContext::new`] gives it, but with an error where that panics.
 ///
 /// # Errors
-/// [`Error::Device`] without a driver, with one that is too old, or without that device.
+/// [`ErrorKind::Device`](crate::ErrorKind::Device) without a driver, with one that is too old, or without that device.
 pub fn open(ordinal: usize) -> Result<Arc<CudaContext>> {
     check_driver(driver_version()?)?;
     let count = CudaContext::device_count().map_err(|error| driver_error(OP, "counting devices", error))?;
     if usize::try_from(count).is_ok_and(|count| ordinal >= count) {
         let what = format!("there is no device {ordinal}: the driver shows {count}");
-        return Err(Error::Device {
-            op: OP,
-            what,
-            advice: "see `nvidia-smi -L` and CUDA_VISIBLE_DEVICES".into(),
-        });
+        return Err(Error::device(OP, what, "see `nvidia-smi -L` and CUDA_VISIBLE_DEVICES"));
     }
     CudaContext::new(ordinal).map_err(|error| driver_error(OP, format!("opening device {ordinal}"), error))
 }
@@ -89,14 +85,11 @@ impl DeviceInfo {
     fn check(&self) -> Result<()> {
         if self.capability < OLDEST_DEVICE {
             let (major, minor) = (self.capability / 10, self.capability % 10);
-            return Err(Error::Device {
-                op: OP,
-                what: format!(
-                    "{} has compute capability {major}.{minor}, but 7.5 or newer is needed",
-                    self.name
-                ),
-                advice: "use a device of the Turing generation or later, or the CPU engine".into(),
-            });
+            return Err(Error::device(
+                OP,
+                format!("{} has compute capability {major}.{minor}, but 7.5 or newer is needed", self.name),
+                "use a device of the Turing generation or later, or the CPU engine",
+            ));
         }
         Ok(())
     }
@@ -105,11 +98,11 @@ impl DeviceInfo {
 fn check_driver(version: i32) -> Result<()> {
     if version < OLDEST_DRIVER {
         let (major, minor) = (version / 1000, version % 1000 / 10);
-        return Err(Error::Device {
-            op: OP,
-            what: format!("the driver supports CUDA {major}.{minor}, but 12.0 or newer is needed"),
-            advice: "update the NVIDIA driver to release 525 or later".into(),
-        });
+        return Err(Error::device(
+            OP,
+            format!("the driver supports CUDA {major}.{minor}, but 12.0 or newer is needed"),
+            "update the NVIDIA driver to release 525 or later",
+        ));
     }
     Ok(())
 }
@@ -141,11 +134,11 @@ fn any_loads(names: &[&str]) -> bool {
 }
 
 fn no_driver() -> Error {
-    Error::Device {
-        op: OP,
-        what: format!("no CUDA driver ({}) can be loaded", DRIVER_NAMES.join(" or ")),
-        advice: "install the NVIDIA driver, release 525 or later, or use the CPU engine".into(),
-    }
+    Error::device(
+        OP,
+        format!("no CUDA driver ({}) can be loaded", DRIVER_NAMES.join(" or ")),
+        "install the NVIDIA driver, release 525 or later, or use the CPU engine",
+    )
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::device::DeviceInfo;
 use super::jit::{Compiler, Resources, trace};
 use super::modules::{Loaded, Modules};
 use super::variant::Variant;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Compiled kernels of one CUDA context. Cheap to clone; all clones, and all engines of one context and
 /// compiler, share what is compiled. It stays loaded for as long as the context is there, since graphs may
@@ -50,7 +50,7 @@ impl Engine {
     /// An engine for the caller's context, with the compiler and the disk cache that the environment names.
     ///
     /// # Errors
-    /// [`Error::Device`] for a device below compute capability 7.5 or a driver before CUDA 12.0, [`Error::Nvrtc`] without NVRTC.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) for a device below compute capability 7.5 or a driver before CUDA 12.0, [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) without NVRTC.
     pub fn new(context: &Arc<CudaContext>) -> Result<Self> {
         let device = DeviceInfo::of(context)?;
         let compiler = shared_compiler(device.driver_major())?;
@@ -60,7 +60,7 @@ impl Engine {
     /// An engine with a compiler of the caller's choice.
     ///
     /// # Errors
-    /// [`Error::Device`] as [`Engine::new`]; [`Error::Nvrtc`] when the compiler knows no architecture that the device runs.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) as [`Engine::new`]; [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when the compiler knows no architecture that the device runs.
     pub fn with_compiler(context: &Arc<CudaContext>, compiler: Arc<Compiler>) -> Result<Self> {
         Self::assemble(context, DeviceInfo::of(context)?, compiler)
     }
@@ -117,11 +117,11 @@ impl Engine {
         } else {
             "another CUDA context"
         };
-        Err(Error::Device {
+        Err(Error::device(
             op,
-            what: format!("{name} belongs to {kind} than the engine"),
-            advice: "make the engine, the stream and all buffers from one Arc<CudaContext>".into(),
-        })
+            format!("{name} belongs to {kind} than the engine"),
+            "make the engine, the stream and all buffers from one Arc<CudaContext>",
+        ))
     }
 
     /// Makes the context current: every call into the driver that is not cudarc's own comes after this.
@@ -228,10 +228,8 @@ impl Launch {
     ) -> Result<Self> {
         let product = blocks.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor));
         // The widest grid is 2^31 - 1.
-        let blocks = product.and_then(|count| i32::try_from(count).ok()).ok_or_else(|| Error::TooLarge {
-            op,
-            name: "the grid",
-            sizes: blocks.to_vec(),
+        let blocks = product.and_then(|count| i32::try_from(count).ok()).ok_or_else(|| {
+            Error::new(op, ErrorKind::TooLarge { name: "the grid".into(), sizes: blocks.to_vec() })
         })?;
         Ok(Self { variant, kernel, blocks: blocks as u32, threads, shared_bytes: variant.shared_bytes })
     }
@@ -251,11 +249,11 @@ fn refuse_capture(op: &'static str, variant: &Variant, stream: sys::CUstream) ->
     if status == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
         return Ok(());
     }
-    Err(Error::Device {
+    Err(Error::device(
         op,
-        what: format!("{variant} is not compiled yet, and the stream is being captured"),
-        advice: "call the op once, or its compile function, before the capture begins".into(),
-    })
+        format!("{variant} is not compiled yet, and the stream is being captured"),
+        "call the op once, or its compile function, before the capture begins",
+    ))
 }
 
 /// One compiler for all engines of the process that the environment configures, so that each kernel is compiled once.

@@ -95,7 +95,7 @@ impl Queue<'_> {
     /// The loss alone.
     ///
     /// # Errors
-    /// As [`Queue::loss_into`]; [`Error::Cuda`] when memory does not suffice.
+    /// As [`Queue::loss_into`]; [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) when memory does not suffice.
     pub fn loss_forward<T: DeviceElement>(
         &self,
         mixing: &Mixing,
@@ -423,7 +423,7 @@ impl RawLoss<'_> {
         if let Some(view) = &outputs.attention {
             if self.columns.attention.is_none() || self.options.detach_attention {
                 let what = "the gradient of attention is asked for, but attention is not given, or detached";
-                return Err(Error::Arguments { op: OP, what });
+                return Err(Error::arguments(OP, what));
             }
             expect_shape(OP, "the gradient of attention", view.layout.shape, [b, r])?;
             footprint.writes("the gradient of attention", view, 4)?;

@@ -78,7 +78,7 @@ impl RawTargets {
             RawTargets::Labels(labels) => {
                 expect_shape(op, "labels", labels.layout.shape, [b])?;
                 if b > 1 && labels.layout.strides[0] != 1 {
-                    return Err(Error::Arguments { op, what: "labels must lie side by side" });
+                    return Err(Error::arguments(op, "labels must lie side by side"));
                 }
                 footprint.reads("labels", labels, 4)
             }
@@ -111,11 +111,11 @@ impl RawTargets {
 /// MATH of the kernels: how elements of this type are multiplied.
 pub(super) fn math(op: &'static str, device: &DeviceInfo, dtype: Dtype, precision: Precision) -> Result<u32> {
     match (dtype, precision) {
-        (Dtype::Bf16, _) if !device.has_ampere_tensor_cores() => Err(Error::Device {
+        (Dtype::Bf16, _) if !device.has_ampere_tensor_cores() => Err(Error::device(
             op,
-            what: format!("{} has no bf16 arithmetic: that needs compute capability 8.0", device.name),
-            advice: "use f16 or f32 arrays".into(),
-        }),
+            format!("{} has no bf16 arithmetic: that needs compute capability 8.0", device.name),
+            "use f16 or f32 arrays",
+        )),
         (Dtype::F32, Precision::Exact) => Ok(0),
         (Dtype::F32, Precision::Tf32) => Ok(1),
         (Dtype::F16 | Dtype::Bf16, _) => Ok(2),
@@ -135,7 +135,7 @@ pub(super) fn all_math(op: &'static str, device: &DeviceInfo) -> impl Iterator<I
 pub(super) fn fits_u32(op: &'static str, name: &'static str, size: usize) -> Result<()> {
     if i32::try_from(size).is_err() {
         let rule = "at most 2^31 - 1 on a GPU";
-        return Err(Error::Value { op, name: name.into(), given: size.to_string(), rule });
+        return Err(Error::value(op, name, size, rule));
     }
     Ok(())
 }

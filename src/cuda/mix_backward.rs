@@ -56,7 +56,7 @@ impl Queue<'_> {
     /// those of attention get.
     ///
     /// # Errors
-    /// As [`Queue::mix_backward_into`]; [`Error::Cuda`] when memory does not suffice.
+    /// As [`Queue::mix_backward_into`]; [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) when memory does not suffice.
     pub fn mix_backward<T: DeviceElement>(
         &self,
         mixing: &Mixing,
@@ -287,7 +287,7 @@ impl RawMixBackward<'_> {
                 matches!(self.input.targets, Some(RawTargets::Soft(_))) && self.d_mixed_targets.is_some();
             if !soft {
                 let what = "the gradient of targets needs soft targets and the gradient of the mixed ones";
-                return Err(Error::Arguments { op: OP, what });
+                return Err(Error::arguments(OP, what));
             }
             expect_shape(OP, "the gradient of the targets", view.layout.shape, [b, c])?;
             footprint.writes("the gradient of the targets", view, 4)?;
@@ -295,7 +295,7 @@ impl RawMixBackward<'_> {
         let Some(view) = &self.d_attention else { return Ok(()) };
         if self.input.columns.attention.is_none() {
             let what = "the gradient of attention is asked for, but no attention was given";
-            return Err(Error::Arguments { op: OP, what });
+            return Err(Error::arguments(OP, what));
         }
         expect_shape(OP, "the gradient of attention", view.layout.shape, [b, r])?;
         footprint.writes("the gradient of attention", view, 4)

@@ -48,7 +48,7 @@ impl Queue<'_> {
     /// Mixes features, and targets where they are given.
     ///
     /// # Errors
-    /// As [`Queue::mix_forward_into`]; [`Error::Cuda`](crate::Error::Cuda) when memory does not suffice.
+    /// As [`Queue::mix_forward_into`]; [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) when memory does not suffice.
     pub fn mix_forward<T: DeviceElement>(
         &self,
         mixing: &Mixing,
@@ -77,7 +77,7 @@ impl Queue<'_> {
     /// Bytes of workspace that [`Queue::mix_forward_into`] needs. Does not grow with n.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge).
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
     pub fn mix_forward_workspace_bytes<T: DeviceElement>(&self, input: &MixInput<'_, T>) -> Result<usize> {
         let mut carve = Carve::measure(OP);
         let [b, r, _] = input.features.shape();

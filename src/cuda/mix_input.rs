@@ -93,7 +93,7 @@ impl RawMixInput<'_> {
     /// Targets are there for what is asked of them.
     pub(super) fn expect_targets(&self, what: &'static str) -> Result<()> {
         if self.targets.is_none() {
-            return Err(Error::Arguments { op: OP, what });
+            return Err(Error::arguments(OP, what));
         }
         Ok(())
     }

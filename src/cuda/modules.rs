@@ -176,14 +176,11 @@ fn check_shared_memory(op: &'static str, device: &DeviceInfo, variant: &Variant)
     if wanted <= given {
         return Ok(());
     }
-    Err(Error::Device {
+    Err(Error::device(
         op,
-        what: format!(
-            "{variant} needs {wanted} bytes of shared memory a block, but {} has {given}",
-            device.name
-        ),
-        advice: "use a device with more shared memory, or the CPU engine".into(),
-    })
+        format!("{variant} needs {wanted} bytes of shared memory a block, but {} has {given}", device.name),
+        "use a device with more shared memory, or the CPU engine",
+    ))
 }
 
 #[cfg(test)]

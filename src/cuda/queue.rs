@@ -8,7 +8,7 @@ use super::advice::driver_error;
 use super::engine::Engine;
 use super::view::DeviceView;
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::problem::expect_shape;
 
 /// A storage type on the device: `f32`, [`half::f16`] or [`half::bf16`].
@@ -47,7 +47,7 @@ impl Engine {
     /// Ops on this stream.
     ///
     /// # Errors
-    /// [`Error::Device`] when the stream belongs to another context.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) when the stream belongs to another context.
     pub fn on<'a>(&'a self, stream: &'a Arc<CudaStream>) -> Result<Queue<'a>> {
         self.check_context("cuda", "the stream", stream.context())?;
         Ok(Queue { engine: self, stream, seed_and_step: None, precision: Precision::Exact })
@@ -59,12 +59,12 @@ impl<'a> Queue<'a> {
     /// [`Mixing`](crate::Mixing): a captured graph then draws anew at each replay.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there are two, [`Error::Device`] in another context.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) unless there are two, [`ErrorKind::Device`](crate::ErrorKind::Device) in another context.
     pub fn seed_and_step(self, words: DeviceView<'a, u64, 1>) -> Result<Self> {
         expect_shape("cuda", "seed and step", words.shape(), [2])?;
         if words.layout().strides[0] != 1 {
             let what = "seed and step must lie side by side in device memory";
-            return Err(Error::Arguments { op: "cuda", what });
+            return Err(Error::arguments("cuda", what));
         }
         self.engine.check_context("cuda", "the memory of seed and step", words.context())?;
         Ok(Self { seed_and_step: Some(words), ..self })
@@ -73,16 +73,12 @@ impl<'a> Queue<'a> {
     /// Chooses how products of f32 arrays are computed.
     ///
     /// # Errors
-    /// [`Error::Device`] for tf32 on a device without it.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) for tf32 on a device without it.
     pub fn precision(self, precision: Precision) -> Result<Self> {
         let device = self.engine.device();
         if precision == Precision::Tf32 && !device.has_ampere_tensor_cores() {
             let what = format!("{} has no tf32: that needs compute capability 8.0", device.name);
-            return Err(Error::Device {
-                op: "cuda",
-                what,
-                advice: "use Precision::Exact, or f16 arrays".into(),
-            });
+            return Err(Error::device("cuda", what, "use Precision::Exact, or f16 arrays"));
         }
         Ok(Self { precision, ..self })
     }
@@ -115,7 +111,8 @@ impl<'a> Queue<'a> {
         // Nothing of length zero can be allocated everywhere.
         let count = count.max(1);
         let bytes = count.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
-        let bytes = bytes.ok_or_else(|| Error::TooLarge { op, name, sizes: vec![count] })?;
+        let bytes = bytes
+            .ok_or_else(|| Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: vec![count] }))?;
         // SAFETY: the caller has a kernel write all that is read of it.
         let memory = unsafe { self.stream.alloc::<T>(count) };
         memory.map_err(|error| driver_error(op, format!("allocating {bytes} bytes for {name}"), error))

@@ -8,7 +8,7 @@ use cudarc::driver::{
     SyncOnDrop,
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::view::Layout;
 
 mod sealed {
@@ -78,7 +78,7 @@ impl<'a, T, const N: usize> DeviceView<'a, T, N> {
     /// A contiguous, row-major view of the first elements of `data`.
     ///
     /// # Errors
-    /// [`Error::Length`] when `data` is shorter than the shape, [`Error::TooLarge`] when the shape's product overflows.
+    /// [`ErrorKind::Length`](crate::ErrorKind::Length) when `data` is shorter than the shape, [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) when the shape's product overflows.
     pub fn new(data: &'a impl DeviceData<T>, shape: [usize; N]) -> Result<Self> {
         Self::from_layout(data, Layout::contiguous(shape))
     }
@@ -156,7 +156,7 @@ impl<'a, T, const N: usize> DeviceViewMut<'a, T, N> {
     /// A view with explicit strides, in elements.
     ///
     /// # Errors
-    /// As [`DeviceView::new`], and [`Error::Overlap`] when two elements would share memory.
+    /// As [`DeviceView::new`], and [`ErrorKind::Overlap`](crate::ErrorKind::Overlap) when two elements would share memory.
     pub fn with_strides(
         data: &'a mut impl DeviceDataMut<T>,
         shape: [usize; N],
@@ -174,7 +174,7 @@ impl<'a, T, const N: usize> DeviceViewMut<'a, T, N> {
         check_length(data.len(), &layout)?;
         if !layout.is_injective() {
             let (shape, strides) = (layout.shape.to_vec(), layout.strides.to_vec());
-            return Err(Error::Overlap { op: "view", name: "data", shape, strides });
+            return Err(Error::new("view", ErrorKind::Overlap { name: "data".into(), shape, strides }));
         }
         Ok(Self { data, layout })
     }
@@ -210,7 +210,7 @@ impl<'a, T, const N: usize> DeviceViewMut<'a, T, N> {
 fn check_length<const N: usize>(given: usize, layout: &Layout<N>) -> Result<()> {
     let wanted = layout.reach("view", "data")?;
     if given < wanted {
-        return Err(Error::Length { op: "view", name: "data", given, wanted });
+        return Err(Error::new("view", ErrorKind::Length { name: "data".into(), given, wanted }));
     }
     Ok(())
 }
@@ -277,7 +277,7 @@ impl Footprint {
     ) -> Result<()> {
         if !view.layout.is_injective() {
             let (shape, strides) = (view.layout.shape.to_vec(), view.layout.strides.to_vec());
-            return Err(Error::Overlap { op: self.op, name, shape, strides });
+            return Err(Error::new(self.op, ErrorKind::Overlap { name: name.into(), shape, strides }));
         }
         self.add(name, view, size, true)
     }
@@ -292,9 +292,10 @@ impl Footprint {
         let op = self.op;
         if view.pointer == 0 || !view.pointer.is_multiple_of(size as u64) {
             let rule = "a device address that is a multiple of the element's size";
-            return Err(Error::Value { op, name: name.into(), given: format!("{:#x}", view.pointer), rule });
+            return Err(Error::value(op, name, format!("{:#x}", view.pointer), rule));
         }
-        let too_large = || Error::TooLarge { op, name, sizes: view.layout.shape.to_vec() };
+        let too_large =
+            || Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: view.layout.shape.to_vec() });
         let bytes = view.layout.reach(op, name)?.checked_mul(size).ok_or_else(too_large)?;
         let end = view.pointer.checked_add(bytes as u64).ok_or_else(too_large)?;
         let span = Span { name, begin: view.pointer, end, written };
@@ -302,7 +303,7 @@ impl Footprint {
             if (span.written || other.written) && span.begin < other.end && other.begin < span.end {
                 let (first, second) =
                     if span.written { (span.name, other.name) } else { (other.name, span.name) };
-                return Err(Error::Alias { op, first, second });
+                return Err(Error::new(op, ErrorKind::Alias { first, second }));
             }
         }
         let free =
@@ -324,9 +325,9 @@ mod tests {
         call.reads("attention", &at(256), 4).unwrap();
         call.writes("mixed", &at(256 + 64), 4).unwrap();
         let error = call.writes("targets", &at(256 + 64 + 60), 4).unwrap_err();
-        assert_eq!(error, Error::Alias { op: "op", first: "targets", second: "mixed" });
+        assert_eq!(error, Error::new("op", ErrorKind::Alias { first: "targets", second: "mixed" }));
         let error = call.reads("weights", &at(256 + 4), 4).unwrap_err();
-        assert_eq!(error, Error::Alias { op: "op", first: "mixed", second: "weights" });
+        assert_eq!(error, Error::new("op", ErrorKind::Alias { first: "mixed", second: "weights" }));
     }
 
     #[test]
@@ -338,10 +339,10 @@ mod tests {
         let layout = Layout { shape: [2, 2], strides: [1, 1] };
         assert!(matches!(
             call.writes("mixed", &RawView { pointer: 256, layout }, 4),
-            Err(Error::Overlap { .. })
+            Err(Error { kind: ErrorKind::Overlap { .. }, .. })
         ));
         assert!(call.reads("mixed", &RawView { pointer: 256, layout }, 4).is_ok());
         let high = RawView::contiguous(u64::MAX - 7, [4]);
-        assert!(matches!(call.reads("far", &high, 4), Err(Error::TooLarge { .. })));
+        assert!(matches!(call.reads("far", &high, 4), Err(Error { kind: ErrorKind::TooLarge { .. }, .. })));
     }
 }

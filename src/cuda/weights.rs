@@ -50,7 +50,7 @@ impl Queue<'_> {
     /// Draws Λ, or M̂ where attention is given, (r, b, n), contiguous, with the masses s (r, n).
     ///
     /// # Errors
-    /// As [`Queue::weights_into`]; [`Error::Cuda`] when memory does not suffice.
+    /// As [`Queue::weights_into`]; [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) when memory does not suffice.
     pub fn weights<T: DeviceElement>(
         &self,
         mixing: &Mixing,
@@ -78,7 +78,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// Shapes that do not fit together, an α out of range, sizes of 0 or whose product overflows, a workspace below
-    /// [`weights_workspace_bytes`], buffers that overlap or lie in another context; [`Error::Nvrtc`] and [`Error::Cuda`] from
+    /// [`weights_workspace_bytes`], buffers that overlap or lie in another context; [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) and [`ErrorKind::Cuda`](crate::ErrorKind::Cuda) from
     /// compiling, loading and launching.
     pub fn weights_into<T: DeviceElement>(
         &self,
@@ -104,7 +104,7 @@ impl Queue<'_> {
     /// Compiles what [`Queue::weights_into`] needs for `b` examples, whatever the other sizes.
     ///
     /// # Errors
-    /// [`Error::Nvrtc`], [`Error::Cuda`].
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc), [`ErrorKind::Cuda`](crate::ErrorKind::Cuda).
     pub fn compile_weights<T: DeviceElement>(
         &self,
         generator: Generator,
@@ -121,7 +121,7 @@ impl Queue<'_> {
 /// Bytes of workspace that drawing needs: none without attention.
 ///
 /// # Errors
-/// [`Error::TooLarge`].
+/// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
 pub fn weights_workspace_bytes(b: usize, r: usize, attention: bool) -> Result<usize> {
     let mut carve = Carve::measure(OP);
     carve_attention(&mut carve, attention, b, r)?;
@@ -255,16 +255,10 @@ impl RawWeights<'_> {
         let RawColumns { mixing, b, r, attention, .. } = self.columns;
         let left = mixing.n.saturating_sub(self.first);
         let count = self.out.map(|out| out.layout.shape[2]).or(self.mass.map(|mass| mass.layout.shape[1]));
-        let columns =
-            count.ok_or(Error::Arguments { op: OP, what: "neither columns nor masses are asked for" })?;
+        let columns = count.ok_or(Error::arguments(OP, "neither columns nor masses are asked for"))?;
         if columns == 0 || columns > left {
             let rule = "at least 1 and not beyond the mixing's n";
-            return Err(Error::Value {
-                op: OP,
-                name: "the number of columns".into(),
-                given: columns.to_string(),
-                rule,
-            });
+            return Err(Error::value(OP, "the number of columns", columns, rule));
         }
         if let Some(out) = &self.out {
             expect_shape(OP, "columns", out.layout.shape, [r, b, columns])?;
@@ -273,10 +267,7 @@ impl RawWeights<'_> {
         if let Some(mass) = &self.mass {
             expect_shape(OP, "mass", mass.layout.shape, [r, columns])?;
             if columns > 1 && mass.layout.strides[1] != 1 {
-                return Err(Error::Arguments {
-                    op: OP,
-                    what: "masses of one position must lie side by side",
-                });
+                return Err(Error::arguments(OP, "masses of one position must lie side by side"));
             }
             footprint.writes("mass", mass, 4)?;
         }

@@ -3,7 +3,7 @@
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::view::{Footprint, RawView};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Parts begin on boundaries of this many bytes, and so must the workspace: what the driver's allocators give.
 pub(super) const ALIGNMENT: u64 = 256;
@@ -29,7 +29,8 @@ impl Carve {
 
     /// The address of a part for the product of `sizes` elements of `T`.
     pub fn take<T>(&mut self, name: &'static str, sizes: &[usize]) -> Result<CUdeviceptr> {
-        let too_large = || Error::TooLarge { op: self.op, name, sizes: sizes.to_vec() };
+        let too_large =
+            || Error::new(self.op, ErrorKind::TooLarge { name: name.into(), sizes: sizes.to_vec() });
         let count = sizes
             .iter()
             .try_fold(size_of::<T>(), |product, &size| product.checked_mul(size))
@@ -68,7 +69,7 @@ impl RawWorkspace {
     /// Checks that it has `wanted` bytes, which the call writes.
     pub(super) fn claim(self, op: &'static str, wanted: usize, footprint: &mut Footprint) -> Result<()> {
         if self.bytes < wanted {
-            return Err(Error::Workspace { op, given: self.bytes, wanted });
+            return Err(Error::new(op, ErrorKind::Workspace { given: self.bytes, wanted }));
         }
         if wanted == 0 {
             return Ok(());
@@ -76,7 +77,7 @@ impl RawWorkspace {
         if self.pointer == 0 || !self.pointer.is_multiple_of(ALIGNMENT) {
             let given = format!("{:#x}", self.pointer);
             let rule = "a device address that is a multiple of 256, as allocators give it";
-            return Err(Error::Value { op, name: "the workspace's address".into(), given, rule });
+            return Err(Error::value(op, "the workspace's address", given, rule));
         }
         footprint.writes("the workspace", &RawView::contiguous(self.pointer, [wanted]), 1)
     }

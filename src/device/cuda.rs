@@ -344,7 +344,7 @@ impl<T: DeviceElement> AttentionUpload<T> {
         let [c, d] = given.rows.shape();
         if options.query == Query::Gap {
             let what = "a classifier was given, but the query is Gap, which uses none";
-            return Err(Error::Arguments { op: "attention", what });
+            return Err(Error::arguments("attention", what));
         }
         given.labels.iter().enumerate().try_for_each(|(i, &y)| check_label("attention", i, y.into(), c))?;
         let rows: Vec<T> = contiguous(&given.rows)?.into_iter().map(T::from_f32).collect();

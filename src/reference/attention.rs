@@ -79,7 +79,7 @@ pub fn attention(
 }
 
 fn required<'a>(op: &'static str, classifier: Option<Classifier<'a>>) -> Result<Classifier<'a>> {
-    classifier.ok_or(Error::Arguments { op, what: "CAM needs the classifier's rows and the labels" })
+    classifier.ok_or(Error::arguments(op, "CAM needs the classifier's rows and the labels"))
 }
 
 /// u_i = Σ_j z_ij / r.

@@ -1,7 +1,7 @@
 //! Checks on sizes and values: what the loops index has been checked here first.
 
 use super::{Sizes, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::problem::{at_least_one, check_label};
 
 /// No size is zero.
@@ -17,7 +17,10 @@ pub(super) fn length<T>(op: &'static str, name: &'static str, slice: &[T], shape
     if slice.len() == count(op, name, shape)? {
         return Ok(());
     }
-    Err(Error::Shape { op, name, given: vec![slice.len()], wanted: shape.to_vec() })
+    Err(Error::new(
+        op,
+        ErrorKind::Shape { name: name.into(), given: vec![slice.len()], wanted: shape.to_vec() },
+    ))
 }
 
 /// As [`length`], and every value is finite and not negative.
@@ -30,12 +33,12 @@ pub(super) fn non_negative(
     length(op, name, slice, shape)?;
     match slice.iter().position(|&value| !(value >= 0.0 && value.is_finite())) {
         None => Ok(()),
-        Some(at) => Err(Error::Value {
+        Some(at) => Err(Error::value(
             op,
-            name: format!("{name}{:?}", index(at, shape)),
-            given: slice[at].to_string(),
-            rule: "finite and not negative",
-        }),
+            format!("{name}{:?}", index(at, shape)),
+            slice[at],
+            "finite and not negative",
+        )),
     }
 }
 
@@ -57,17 +60,18 @@ pub(super) fn labels(op: &'static str, sizes: &Sizes, labels: &[usize]) -> Resul
 pub(super) fn zeros(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<f64>> {
     let count = count(op, name, shape)?;
     let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| Error::TooLarge { op, name, sizes: shape.to_vec() })?;
+    values
+        .try_reserve_exact(count)
+        .map_err(|_| Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: shape.to_vec() }))?;
     values.resize(count, 0.0);
     Ok(values)
 }
 
 fn count(op: &'static str, name: &'static str, shape: &[usize]) -> Result<usize> {
-    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(|| Error::TooLarge {
-        op,
-        name,
-        sizes: shape.to_vec(),
-    })
+    shape
+        .iter()
+        .try_fold(1usize, |product, &size| product.checked_mul(size))
+        .ok_or_else(|| Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: shape.to_vec() }))
 }
 
 /// The index along each axis of a place in a row-major array.

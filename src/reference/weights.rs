@@ -28,12 +28,12 @@ pub fn normalise_weights(sizes: &Sizes, raw: &[f64]) -> Result<Vec<f64>> {
             let sum: f64 = (0..b).map(|i| raw[sizes.weight(j, i, k)]).sum();
             if !(sum > 0.0 && sum.is_finite()) {
                 let name = format!("the sum of column {k} at position {j}");
-                return Err(Error::Value {
+                return Err(Error::value(
                     op,
                     name,
-                    given: sum.to_string(),
-                    rule: "positive and finite, for the column to be normalised",
-                });
+                    sum,
+                    "positive and finite, for the column to be normalised",
+                ));
             }
             for i in 0..b {
                 weights[sizes.weight(j, i, k)] /= sum;
@@ -84,11 +84,11 @@ pub fn pair_weights(sizes: &Sizes, factors: &[f64], partners: &[usize]) -> Resul
     for k in 0..n {
         if !(0.0..=1.0).contains(&factors[k]) {
             let (name, given) = (format!("factors[{k}]"), factors[k].to_string());
-            return Err(Error::Value { op, name, given, rule: "between 0 and 1" });
+            return Err(Error::value(op, name, given, "between 0 and 1"));
         }
         if partners[k] >= b {
             let (name, given) = (format!("partners[{k}]"), partners[k].to_string());
-            return Err(Error::Value { op, name, given, rule: "below the number of examples" });
+            return Err(Error::value(op, name, given, "below the number of examples"));
         }
     }
     let mut weights = check::zeros(op, "weights", &[r, b, n])?;

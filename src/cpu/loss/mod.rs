@@ -180,7 +180,7 @@ pub fn loss_workspace_bytes<T: Element>(
 /// The loss and whatever `outputs` asks for, on the caller's memory: gradients are those of `upstream` times the loss.
 ///
 /// # Errors
-/// As [`loss_forward`], and [`Error::Workspace`] when the workspace is smaller than [`loss_workspace_bytes`].
+/// As [`loss_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than [`loss_workspace_bytes`].
 pub fn loss_into<T: Element>(
     mixing: &Mixing,
     input: &LossInput<'_, T>,
@@ -217,7 +217,7 @@ fn validate<T: Element>(
         expect_shape(OP, "the gradient of attention", attention.shape(), [b, r])?;
         if input.attention.is_none() || options.detach_attention {
             let what = "a gradient of attention is asked for, but attention is detached or not given";
-            return Err(Error::Arguments { op: OP, what });
+            return Err(Error::arguments(OP, what));
         }
     }
     for (name, mixtures) in [("per_mixture", &outputs.per_mixture), ("log_sum_exp", &outputs.log_sum_exp)] {
@@ -236,7 +236,7 @@ fn check_target_sums(targets: &Targets<'_>) -> Result<()> {
         let sum: f64 = (0..c).map(|class| f64::from(rows.get([i, class]))).sum();
         if sum > LARGEST_TARGET_SUM {
             let (name, given) = (format!("the sum of targets[{i}, :]"), sum.to_string());
-            return Err(Error::Value { op: OP, name, given, rule: "at most 1e6" });
+            return Err(Error::value(OP, name, given, "at most 1e6"));
         }
     }
     Ok(())

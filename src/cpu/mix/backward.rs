@@ -161,7 +161,7 @@ impl Plan {
 /// The gradients of mixing into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_backward`], and [`Error::Workspace`] when the workspace is smaller than
+/// As [`mix_backward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
 /// [`mix_backward_workspace_bytes`].
 pub fn mix_backward_into<T: Element>(
     mixing: &Mixing,
@@ -209,7 +209,7 @@ fn check_gradients<T: Element>(
     outputs: &MixBackwardOutputs<'_, T>,
 ) -> Result<()> {
     let Cut { b, r, d, c, n, soft, has_attention, .. } = plan.cut;
-    let missing = |what| Err(Error::Arguments { op: OP, what });
+    let missing = |what| Err(Error::arguments(OP, what));
     expect_shape(OP, "the gradient of the mixed features", gradients.features.shape(), [n, r, d])?;
     if let Some(targets) = &gradients.targets {
         if c == 0 {

@@ -86,7 +86,7 @@ fn words(cut: &Cut) -> usize {
 /// Mixed features and targets into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_forward`], and [`Error::Workspace`] when the workspace is smaller than
+/// As [`mix_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
 /// [`mix_forward_workspace_bytes`].
 pub fn mix_forward_into<T: Element>(
     mixing: &Mixing,
@@ -99,10 +99,7 @@ pub fn mix_forward_into<T: Element>(
     expect_shape(OP, "the mixed features", outputs.features.shape(), [cut.n, cut.r, cut.d])?;
     if let Some(targets) = &outputs.targets {
         if input.targets.is_none() {
-            return Err(Error::Arguments {
-                op: OP,
-                what: "mixed targets are asked for, but no targets were given",
-            });
+            return Err(Error::arguments(OP, "mixed targets are asked for, but no targets were given"));
         }
         expect_shape(OP, "the mixed targets", targets.shape(), [cut.n, cut.r, cut.c])?;
     }

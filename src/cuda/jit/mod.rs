@@ -80,7 +80,7 @@ impl Compiler {
     /// NVRTC and the cache that the environment leads to. `driver_major` as in [`Nvrtc::locate`].
     ///
     /// # Errors
-    /// [`Error::Nvrtc`](crate::Error::Nvrtc) when there is no NVRTC.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when there is no NVRTC.
     pub fn from_environment(driver_major: Option<u32>) -> Result<Self> {
         let cache = Cache::from_environment();
         Ok(Self::new(Nvrtc::locate(driver_major, &cache)?, cache))
@@ -89,7 +89,7 @@ impl Compiler {
     /// The compiled program: from memory, from disk, or compiled now. Of threads that ask for the same at once, one compiles.
     ///
     /// # Errors
-    /// [`Error::Nvrtc`](crate::Error::Nvrtc) with the compiler's log when the program does not compile.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) with the compiler's log when the program does not compile.
     pub fn image(&self, program: &Program, target: Target) -> Result<Arc<Image>> {
         self.obtain(program, target).map(|(image, _)| image)
     }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::api::{Api, Unit};
 use super::locate::{ADVICE, SearchPath};
 use super::{Cache, Image, Program, Target};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The oldest release whose C++17 and PTX serve.
 const OLDEST: (u32, u32) = (12, 0);
@@ -38,7 +38,7 @@ impl Nvrtc {
     /// release compiled, so a library of that release or an older one is preferred.
     ///
     /// # Errors
-    /// [`Error::Nvrtc`] when there is none, or none new enough.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when there is none, or none new enough.
     pub fn locate(driver_major: Option<u32>, cache: &Cache) -> Result<Self> {
         Self::find(&SearchPath::from_environment(), driver_major, cache)
     }
@@ -67,18 +67,18 @@ impl Nvrtc {
                 what.push_str("\n  ");
                 what.push_str(&reason);
             }
-            Error::Nvrtc { op: "jit", what, advice: ADVICE.into() }
+            Error::new("jit", ErrorKind::Nvrtc { what, advice: ADVICE.into() })
         })
     }
 
     /// The library at `path`, or the one that the system's loader knows by that name.
     ///
     /// # Errors
-    /// [`Error::Nvrtc`] when it does not load or is older than 12.0.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when it does not load or is older than 12.0.
     pub fn open(path: &Path) -> Result<Self> {
         Self::identify(path, &Cache::disabled()).map_err(|why| {
             let what = format!("{} is no usable NVRTC library: {why}", path.display());
-            Error::Nvrtc { op: "jit", what, advice: ADVICE.into() }
+            Error::new("jit", ErrorKind::Nvrtc { what, advice: ADVICE.into() })
         })
     }
 
@@ -128,7 +128,7 @@ impl Nvrtc {
         }
         let loaded = Api::load(&self.path).map_err(|why| {
             let what = format!("{} cannot be loaded any more: {why}", self.path.display());
-            Error::Nvrtc { op: "jit", what, advice: ADVICE.into() }
+            Error::new("jit", ErrorKind::Nvrtc { what, advice: ADVICE.into() })
         })?;
         Ok(self.api.get_or_init(|| loaded))
     }
@@ -136,13 +136,13 @@ impl Nvrtc {
     /// Compiles a program.
     ///
     /// # Errors
-    /// [`Error::Nvrtc`] with the compiler's log when the source does not compile.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) with the compiler's log when the source does not compile.
     pub fn compile(&self, program: &Program, target: Target) -> Result<Image> {
         let (major, minor) = self.version;
         let failed = |why: String, advice: &str| {
             let what =
                 format!("NVRTC {major}.{minor} could not compile {} for {target}: {why}", program.name);
-            Error::Nvrtc { op: "jit", what, advice: advice.into() }
+            Error::new("jit", ErrorKind::Nvrtc { what, advice: advice.into() })
         };
         let unit = unit(program).map_err(|why| failed(why, ""))?;
         let options: Vec<CString> =

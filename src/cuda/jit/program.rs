@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A header that sources include by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Target {
     /// the nearest older one.
     ///
     /// # Errors
-    /// [`Error::Nvrtc`] when the compiler knows nothing that the device could run.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when the compiler knows nothing that the device could run.
     pub fn for_device(capability: u32, archs: &[u32]) -> Result<Self> {
         if archs.contains(&capability) {
             return Ok(Target::Real(capability));
@@ -121,13 +121,15 @@ impl Target {
             for arch in archs {
                 let _ = write!(known, " {arch}");
             }
-            Error::Nvrtc {
-                op: "jit",
-                what: format!(
-                    "this NVRTC cannot compile for compute capability {capability} (it knows{known})"
-                ),
-                advice: "set MULTIMIX_NVRTC to an older release that still supports the device".into(),
-            }
+            Error::new(
+                "jit",
+                ErrorKind::Nvrtc {
+                    what: format!(
+                        "this NVRTC cannot compile for compute capability {capability} (it knows{known})"
+                    ),
+                    advice: "set MULTIMIX_NVRTC to an older release that still supports the device".into(),
+                },
+            )
         })
     }
 }
