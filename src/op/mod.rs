@@ -41,7 +41,9 @@ pub(crate) use check::Check;
 pub(crate) use engine::Engine;
 pub(crate) use place::{Read, Reborrow, Write};
 #[allow(unused_imports)] // what only the CUDA engine asks for
-pub(crate) use {attention::OP as ATTENTION, loss::OP as LOSS, mix::OP as MIX, weights::OP as WEIGHTS};
+pub(crate) use {
+    attention::OP as ATTENTION, loss::OP as LOSS, mix::OP as MIX, scale::OP as SCALE, weights::OP as WEIGHTS,
+};
 
 #[cfg(doc)]
 use crate::memory::Memory;
