@@ -3,8 +3,7 @@
 mod common;
 
 use common::{SHAPES, Work, report, values};
-use multimix::cpu::{self, AttentionInput};
-use multimix::{AttentionOptions, View};
+use multimix::{AttentionInput, AttentionOptions, View, cpu};
 
 fn main() {
     for shape in &SHAPES {
@@ -18,7 +17,7 @@ fn main() {
         let options = AttentionOptions::default();
         let bytes = (b * r * d * 4) as f64;
         let work = Work { flops: 0.0, bytes, draws: 0.0 };
-        report("attention forward", shape, work, || cpu::attention_forward(&input, &options).expect("valid"));
+        report("attention forward", shape, work, || cpu::attention(&input, &options).expect("valid"));
         let gradient = View::new(&gradient, [b, r]).expect("sizes fit");
         let work = Work { bytes: 2.0 * bytes, ..work };
         report("attention backward", shape, work, || {

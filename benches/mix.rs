@@ -3,8 +3,7 @@
 mod common;
 
 use common::{SHAPES, Work, attention, report, values};
-use multimix::cpu::{self, MixInput, MixOutputs, MixedGradients};
-use multimix::{Alpha, Mixing, View, ViewMut};
+use multimix::{Alpha, MixCall, MixInput, MixOutputs, MixedGradients, Mixing, View, ViewMut, cpu};
 
 fn main() {
     for shape in &SHAPES {
@@ -14,19 +13,17 @@ fn main() {
             features: View::new(&features, [b, r, d]).expect("sizes fit"),
             targets: None,
             attention: Some(View::new(&attention, [b, r]).expect("sizes fit")),
-            weights: None,
         };
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
         let product = 2.0 * (b * d * n * r) as f64;
         let bytes = 4.0 * ((n + b) * r * d) as f64;
         let work = Work { flops: product, bytes, draws: (b * n * r) as f64 };
         let mut mixed = vec![0f32; n * r * d];
-        let mut workspace = vec![0u8; cpu::mix_forward_workspace_bytes(&mixing, &input).expect("valid")];
-        report("mix forward", shape, work, || {
-            let features = ViewMut::new(&mut mixed, [n, r, d]).expect("sizes fit");
-            let outputs = MixOutputs { features, targets: None };
-            cpu::mix_forward_into(&mixing, &input, outputs, &mut workspace).expect("valid")
-        });
+        let features = ViewMut::new(&mut mixed, [n, r, d]).expect("sizes fit");
+        let outputs = MixOutputs { features, targets: None };
+        let mut call = MixCall { columns: mixing.into(), input, outputs };
+        let mut workspace = vec![0u8; cpu::mix_workspace(&call).expect("valid")];
+        report("mix forward", shape, work, || cpu::mix_into(&mut call, &mut workspace).expect("valid"));
         let gradient = mixed;
         let gradients =
             MixedGradients { features: View::new(&gradient, [n, r, d]).expect("sizes fit"), targets: None };

@@ -3,9 +3,8 @@
 mod common;
 
 use common::{percentile, time};
-use multimix::cpu::{self, WeightsInput};
 use multimix::sampler::{Domain, Gamma, Stream};
-use multimix::{Alpha, Mixing};
+use multimix::{Alpha, Mixing, WeightsInput, cpu};
 
 const B: usize = 128;
 const N: usize = 8192;
@@ -22,7 +21,7 @@ fn main() {
 }
 
 fn compare(alpha: Alpha) {
-    let input = WeightsInput { b: B, r: 1, attention: None, weights: None };
+    let input = WeightsInput { b: B, r: 1, attention: None };
     let (mut engine, mut definition) = (Vec::new(), Vec::new());
     for step in 0..15 {
         let mixing = Mixing::dirichlet(N, alpha).step(step);

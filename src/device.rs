@@ -3,10 +3,14 @@
 //! [`Device`] takes and gives host memory. On a GPU it uploads what a call reads and downloads what it gives, which waits for
 //! the device: for arrays that live there already, use [`crate::cuda`] itself.
 
-use crate::cpu::{self, AttentionGradients, AttentionInput, Loss, LossGradients, LossInput, MixInput, Mixed};
-use crate::cpu::{MixGradients, MixMatrix, MixedGradients, WeightsInput};
+use crate::cpu;
+use crate::element::Element;
 use crate::error::Result;
-use crate::problem::{AttentionOptions, LossOptions, Mixing};
+use crate::op::{
+    AttentionGradients, AttentionInput, Columns, Loss, LossInput, MixGradients, MixInput, MixMatrix, Mixed,
+    MixedGradients, Want, WeightsInput,
+};
+use crate::problem::{AttentionOptions, LossOptions};
 use crate::view::View;
 
 #[cfg(feature = "cuda")]
@@ -15,39 +19,26 @@ mod cuda;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaDevice;
 
-/// A storage type that every device takes: `f32`, [`half::f16`] or [`half::bf16`].
-#[cfg(feature = "cuda")]
-pub trait Storage: crate::cuda::DeviceElement {}
-#[cfg(feature = "cuda")]
-impl<T: crate::cuda::DeviceElement> Storage for T {}
-
-/// A storage type that every device takes: `f32`, [`half::f16`] or [`half::bf16`].
-#[cfg(not(feature = "cuda"))]
-pub trait Storage: crate::Element {}
-#[cfg(not(feature = "cuda"))]
-impl<T: crate::Element> Storage for T {}
-
 /// Where ops run.
 ///
 /// ```
-/// use multimix::cpu::{LossInput, Targets};
-/// use multimix::{Alpha, Device, LossOptions, Mixing, View};
+/// use multimix::{Alpha, Device, LossInput, LossOptions, Mixing, Targets, View, Want};
 /// // On a machine with a GPU: `let device = Device::cuda(0)?;`
 /// let device = Device::Cpu;
 /// let logits = [2.0f32, -1.0, 0.5, 0.0, 1.0, -2.0]; // (b = 2, r = 1, c = 3)
 /// let input = LossInput {
 ///     logits: View::new(&logits, [2, 1, 3])?,
-///     targets: Targets::Labels(&[0, 2]),
+///     targets: Targets::labels(&[0u8, 2]),
 ///     attention: None,
-///     weights: None,
 /// };
-/// let mixing = Mixing::dirichlet(64, Alpha::PAPER).seed(1);
-/// let (loss, gradients) = device.loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
+/// let (mixing, options) = (Mixing::dirichlet(64, Alpha::PAPER).seed(1), LossOptions::default());
+/// let loss = device.loss(&mixing, &input, &options, Want::Gradients(1.0))?;
 /// // A step along the gradient lowers the loss by its squared length.
-/// let squared: f32 = gradients.logits.iter().map(|g| g * g).sum();
-/// let stepped: Vec<f32> = logits.iter().zip(&gradients.logits).map(|(s, g)| s - 0.1 * g).collect();
+/// let gradient = loss.logits.unwrap();
+/// let squared: f32 = gradient.iter().map(|g| g * g).sum();
+/// let stepped: Vec<f32> = logits.iter().zip(&gradient).map(|(s, g)| s - 0.1 * g).collect();
 /// let input = LossInput { logits: View::new(&stepped, [2, 1, 3])?, ..input };
-/// let fall = loss.value - device.loss_forward(&mixing, &input, &LossOptions::default())?.value;
+/// let fall = loss.value - device.loss(&mixing, &input, &options, Want::Loss)?.value;
 /// assert!((fall / (0.1 * squared) - 1.0).abs() < 0.05);
 /// # Ok::<(), multimix::Error>(())
 /// ```
@@ -83,84 +74,79 @@ impl Device {
         CudaDevice::new(ordinal).map(Device::Cuda)
     }
 
-    /// Λ, or M̂ when attention is given; [`cpu::weights`].
+    /// Λ, or M̂ when attention is given; [`cpu::weights()`].
     ///
     /// # Errors
-    /// As [`cpu::weights`]; on a GPU also those of its driver and of NVRTC.
-    pub fn weights(&self, mixing: &Mixing, input: &WeightsInput<'_>) -> Result<MixMatrix> {
-        dispatch!(self, weights(mixing, input))
+    /// As [`cpu::weights()`]; on a GPU also those of its driver and of NVRTC.
+    pub fn weights<'a>(
+        &self,
+        columns: impl Into<Columns<'a>>,
+        input: &WeightsInput<'_>,
+    ) -> Result<MixMatrix> {
+        dispatch!(self, weights(&columns.into(), input))
     }
 
-    /// Attention maps from features; [`cpu::attention_forward`].
+    /// Attention maps from features; [`cpu::attention()`].
     ///
     /// # Errors
-    /// As [`cpu::attention_forward`]; on a GPU also those of its driver and of NVRTC.
-    pub fn attention_forward<T: Storage>(
+    /// As [`cpu::attention()`]; on a GPU also those of its driver and of NVRTC.
+    pub fn attention<T: Element>(
         &self,
         input: &AttentionInput<'_, T>,
         options: &AttentionOptions,
     ) -> Result<Vec<f32>> {
-        dispatch!(self, attention_forward(input, options))
+        dispatch!(self, attention(input, options))
     }
 
     /// The gradient through attention; [`cpu::attention_backward`].
     ///
     /// # Errors
     /// As [`cpu::attention_backward`]; on a GPU also those of its driver and of NVRTC.
-    pub fn attention_backward<T: Storage>(
+    pub fn attention_backward<T: Element>(
         &self,
         input: &AttentionInput<'_, T>,
         options: &AttentionOptions,
-        d_attention: &View<'_, f32, 2>,
+        d_maps: &View<'_, f32, 2>,
     ) -> Result<AttentionGradients<T>> {
-        dispatch!(self, attention_backward(input, options, d_attention))
+        dispatch!(self, attention_backward(input, options, d_maps))
     }
 
-    /// Mixed features and targets; [`cpu::mix_forward`].
+    /// Mixed features and targets; [`cpu::mix()`].
     ///
     /// # Errors
-    /// As [`cpu::mix_forward`]; on a GPU also those of its driver and of NVRTC.
-    pub fn mix_forward<T: Storage>(&self, mixing: &Mixing, input: &MixInput<'_, T>) -> Result<Mixed<T>> {
-        dispatch!(self, mix_forward(mixing, input))
+    /// As [`cpu::mix()`]; on a GPU also those of its driver and of NVRTC.
+    pub fn mix<'a, T: Element>(
+        &self,
+        columns: impl Into<Columns<'a>>,
+        input: &MixInput<'_, T>,
+    ) -> Result<Mixed<T>> {
+        dispatch!(self, mix(&columns.into(), input))
     }
 
     /// The gradients of mixing; [`cpu::mix_backward`].
     ///
     /// # Errors
     /// As [`cpu::mix_backward`]; on a GPU also those of its driver and of NVRTC.
-    pub fn mix_backward<T: Storage>(
+    pub fn mix_backward<'a, T: Element>(
         &self,
-        mixing: &Mixing,
+        columns: impl Into<Columns<'a>>,
         input: &MixInput<'_, T>,
         gradients: &MixedGradients<'_, T>,
     ) -> Result<MixGradients<T>> {
-        dispatch!(self, mix_backward(mixing, input, gradients))
+        dispatch!(self, mix_backward(&columns.into(), input, gradients))
     }
 
-    /// The loss alone; [`cpu::loss_forward`].
+    /// The loss, with the gradients that are wanted; [`cpu::loss()`].
     ///
     /// # Errors
-    /// As [`cpu::loss_forward`]; on a GPU also those of its driver and of NVRTC.
-    pub fn loss_forward<T: Storage>(
+    /// As [`cpu::loss()`]; on a GPU also those of its driver and of NVRTC.
+    pub fn loss<'a, T: Element>(
         &self,
-        mixing: &Mixing,
+        columns: impl Into<Columns<'a>>,
         input: &LossInput<'_, T>,
         options: &LossOptions,
-    ) -> Result<Loss> {
-        dispatch!(self, loss_forward(mixing, input, options))
-    }
-
-    /// The loss, and the gradients of `upstream` times the loss; [`cpu::loss_forward_backward`].
-    ///
-    /// # Errors
-    /// As [`cpu::loss_forward_backward`]; on a GPU also those of its driver and of NVRTC.
-    pub fn loss_forward_backward<T: Storage>(
-        &self,
-        mixing: &Mixing,
-        input: &LossInput<'_, T>,
-        options: &LossOptions,
-        upstream: f32,
-    ) -> Result<(Loss, LossGradients<T>)> {
-        dispatch!(self, loss_forward_backward(mixing, input, options, upstream))
+        want: Want,
+    ) -> Result<Loss<T>> {
+        dispatch!(self, loss(&columns.into(), input, options, want))
     }
 }

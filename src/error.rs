@@ -31,6 +31,7 @@ impl Error {
         Self::new(op, ErrorKind::Value { name: name.into(), given: given.to_string(), rule })
     }
 
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn device(op: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::new(op, ErrorKind::Device { what: what.into(), advice: advice.into() })
     }

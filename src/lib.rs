@@ -9,31 +9,30 @@
 //! The loss of a training step, with what its backward pass needs:
 //!
 //! ```
-//! use multimix::cpu::{self, LossInput, Targets};
-//! use multimix::{Alpha, LossOptions, Mixing, View};
+//! use multimix::{Alpha, LossInput, LossOptions, Mixing, Targets, View, Want, cpu};
 //!
 //! // A linear classifier on 4 images of 2 positions: each logit says how much a position looks like a class.
 //! let (b, r, c) = (4, 2, 3);
-//! let labels = [0, 1, 2, 0];
+//! let labels = [0u8, 1, 2, 0];
 //! let score = |at: usize| if at % c == labels[at / (r * c)] as usize { 2.0 } else { 0.0 };
 //! let logits: Vec<f32> = (0..b * r * c).map(score).collect();
 //! let input = LossInput {
 //!     logits: View::new(&logits, [b, r, c])?,
-//!     targets: Targets::Labels(&labels),
+//!     targets: Targets::labels(&labels),
 //!     attention: None,
-//!     weights: None,
 //! };
 //! let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
-//! let (loss, gradients) = cpu::loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
+//! let loss = cpu::loss(&mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
 //!
 //! // Between the loss of unmixed images and that of a classifier that knows nothing.
 //! let unmixed = (2f32.exp() + 2.0).ln() - 2.0;
 //! assert!(unmixed < loss.value && loss.value < 3f32.ln());
 //! // Softmax minus targets: every image's gradients sum to 0.
-//! assert!(gradients.logits.chunks(c).all(|row| row.iter().sum::<f32>().abs() < 1e-6));
+//! assert!(loss.logits.unwrap().chunks(c).all(|row| row.iter().sum::<f32>().abs() < 1e-6));
 //! # Ok::<(), multimix::Error>(())
 //! ```
 //!
+//! - [`mod@op`] describes what each op reads and writes, over any [`Memory`].
 //! - [`Mixing`] says how columns are drawn, [`LossOptions`] how the loss is reduced, [`AttentionOptions`] how attention is made.
 //! - [`cpu`] is the engine for machines without a GPU; `cuda` the hand-written kernels, over cudarc 0.19;
 //!   [`Device`] one API over both.

@@ -7,7 +7,14 @@ use std::fmt::Debug;
 
 pub(crate) mod sealed {
     pub trait Sealed {}
+
+    /// Memory whose addresses a check can compare.
+    pub trait Addressed: super::Memory {
+        fn address<T>(data: &Self::Ref<'_, T>) -> u64;
+        fn address_mut<T>(data: &Self::Mut<'_, T>) -> u64;
+    }
 }
+pub(crate) use sealed::Addressed;
 
 /// A kind of memory. A marker: it has no values.
 pub trait Memory: sealed::Sealed + Copy + Debug + 'static {
@@ -30,12 +37,6 @@ pub trait Memory: sealed::Sealed + Copy + Debug + 'static {
     fn borrow_owned<T>(array: &mut Self::Owned<T>) -> Self::Mut<'_, T>;
     #[doc(hidden)]
     fn borrow_number(number: &mut Self::Number) -> Self::Mut<'_, f32>;
-}
-
-/// Memory whose addresses a check can compare.
-pub(crate) trait Addressed: Memory {
-    fn address<T>(data: &Self::Ref<'_, T>) -> u64;
-    fn address_mut<T>(data: &Self::Mut<'_, T>) -> u64;
 }
 
 /// What a [`View`](crate::View) can be made of.

@@ -4,7 +4,6 @@
 //! and refuses the same calls.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::view::Layout;
 
 /// The smallest concentration that the sampler accepts.
 pub const ALPHA_MIN: f32 = 1e-3;
@@ -172,10 +171,9 @@ impl Mixing {
     /// The same with another rule for examples whose attention map is zero everywhere.
     ///
     /// ```
-    /// use multimix::cpu::{self, WeightsInput};
-    /// use multimix::{Alpha, EmptyMaps, Mixing, View};
+    /// use multimix::{Alpha, EmptyMaps, Mixing, View, WeightsInput, cpu};
     /// let attention = [0.5f32, 1.0, 0.0]; // (b = 3, r = 1): the third example pads
-    /// let input = WeightsInput { b: 3, r: 1, attention: Some(View::new(&attention, [3, 1])?), weights: None };
+    /// let input = WeightsInput { b: 3, r: 1, attention: Some(View::new(&attention, [3, 1])?) };
     /// let mixing = Mixing::dirichlet(4, Alpha::PAPER).empty_maps(EmptyMaps::LeaveOut);
     /// let matrix = cpu::weights(&mixing, &input)?.matrix; // (r, b, n)
     /// assert_eq!(matrix[8..], [0.0; 4]);

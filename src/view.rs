@@ -345,7 +345,9 @@ mod tests {
     #[test]
     fn a_short_slice_is_refused() {
         let data = [0f32; 5];
-        let error = View::new(&data, [2, 3]).unwrap_err();
-        assert_eq!(error, Error::new("view", ErrorKind::Length { name: "data".into(), given: 5, wanted: 6 }));
+        let error = View::named("x", &data, Layout::contiguous([2, 3])).unwrap_err();
+        assert_eq!(error, Error::new("view", ErrorKind::Length { name: "x".into(), given: 5, wanted: 6 }));
+        let (error, line) = (View::new(&data, [2, 3]).unwrap_err().to_string(), line!());
+        assert!(error.contains(&format!("{}:{line}", file!())), "{error}");
     }
 }

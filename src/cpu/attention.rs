@@ -1,43 +1,18 @@
 //! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
 
+use super::Cpu;
 use super::attention_scale::power_of_two_to_one;
 use super::pack::{largest_magnitude, read_row, write_row};
-use super::workers::{self, Carve, Shared, Word, for_each_item};
-use super::{check_attention_shape, zeros, zeros_bytes};
+use super::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
-use crate::error::{Error, Result};
-use crate::problem::{AttentionOptions, Normalise, Query, at_least_one, check_label, expect_shape};
+use crate::error::Result;
+use crate::op::{
+    ATTENTION as OP, AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, Check, Engine,
+    Labels,
+};
+use crate::problem::{AttentionOptions, Normalise, Query};
 use crate::view::{Layout, View, ViewMut};
 use pulp::{Arch, Simd};
-
-const OP: &str = "attention";
-
-/// The classifier that CAM attention scores features with.
-#[derive(Clone, Copy, Debug)]
-pub struct Classifier<'a> {
-    /// W (c, d): one row for each class.
-    pub rows: View<'a, f32, 2>,
-    /// The class of each example, (b).
-    pub labels: &'a [u32],
-}
-
-/// What attention is computed from.
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionInput<'a, T> {
-    /// Z (b, r, d).
-    pub features: View<'a, T, 3>,
-    /// The classifier, for [`Query::Cam`] and only for it.
-    pub classifier: Option<Classifier<'a>>,
-}
-
-/// The gradients of attention.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttentionGradients<T> {
-    /// dZ (b, r, d), contiguous, in the type of the features.
-    pub features: Vec<T>,
-    /// dW (c, d), contiguous, with [`Query::Cam`].
-    pub classifier: Option<Vec<f32>>,
-}
 
 /// Attention maps a (b, r): each sums to 1 over positions.
 ///
@@ -45,82 +20,34 @@ pub struct AttentionGradients<T> {
 /// Sizes of 0, shapes that do not fit together, a label that is not below c, a classifier with GAP or none with CAM.
 ///
 /// ```
-/// use multimix::cpu::{self, AttentionInput};
-/// use multimix::{AttentionOptions, View};
+/// use multimix::{AttentionInput, AttentionOptions, View, cpu};
 /// let features = [1.0f32, 0.0, 3.0, 0.0]; // (b = 1, r = 2, d = 2)
 /// let input = AttentionInput { features: View::new(&features, [1, 2, 2])?, classifier: None };
-/// assert_eq!(cpu::attention_forward(&input, &AttentionOptions::default())?, [0.25, 0.75]);
+/// assert_eq!(cpu::attention(&input, &AttentionOptions::default())?, [0.25, 0.75]);
 /// # Ok::<(), multimix::Error>(())
 /// ```
-pub fn attention_forward<T: Element>(
-    input: &AttentionInput<'_, T>,
-    options: &AttentionOptions,
-) -> Result<Vec<f32>> {
-    let [b, r, _] = input.features.shape();
-    let mut attention = zeros::<f32>(OP, "attention (b, r)", &[b, r])?;
-    let mut workspace = zeros_bytes(OP, attention_workspace_bytes(input, options)?)?;
-    attention_forward_into(input, options, ViewMut::new(&mut attention, [b, r])?, &mut workspace)?;
-    Ok(attention)
+pub fn attention<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOptions) -> Result<Vec<f32>> {
+    Cpu.attention(input, options)
 }
 
-/// Bytes of workspace that [`attention_forward_into`] and [`attention_backward_into`] need on the current rayon pool.
+/// Bytes of workspace that [`attention_into`] needs on the current rayon pool.
 ///
 /// # Errors
-/// As [`attention_forward`].
-pub fn attention_workspace_bytes<T: Element>(
-    input: &AttentionInput<'_, T>,
-    options: &AttentionOptions,
-) -> Result<usize> {
-    validate(input, options)?;
-    Ok(workers::bytes(words(input)))
-}
-
-fn words<T: Element>(input: &AttentionInput<'_, T>) -> usize {
-    let [b, _, d] = input.features.shape();
-    b * d + workers::workers(b) * scratch_words(input.features.shape())
-}
-
-fn scratch_words([_, r, d]: [usize; 3]) -> usize {
-    2 * r * d + 2 * d + 3 * r
-}
-
-fn validate<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionOptions) -> Result<()> {
-    let [b, r, d] = input.features.shape();
-    for (name, size) in [("b", b), ("r", r), ("d", d)] {
-        at_least_one(OP, name, size)?;
-    }
-    workers::check_countable(OP, b, r, d)?;
-    match (options.query, &input.classifier) {
-        (Query::Gap, None) => Ok(()),
-        (Query::Gap, Some(_)) => {
-            Err(Error::arguments(OP, "a classifier was given, but the query is Gap, which uses none"))
-        }
-        (Query::Cam, None) => Err(Error::arguments(OP, "the query is Cam, but no classifier was given")),
-        (Query::Cam, Some(classifier)) => {
-            let [c, _] = classifier.rows.shape();
-            at_least_one(OP, "c", c)?;
-            expect_shape(OP, "classifier", classifier.rows.shape(), [c, d])?;
-            expect_shape(OP, "labels", [classifier.labels.len()], [b])?;
-            classifier.labels.iter().enumerate().try_for_each(|(i, &y)| check_label(OP, i, y.into(), c))
-        }
-    }
+/// As [`attention()`].
+pub fn attention_workspace<T: Element>(call: &AttentionCall<'_, T>) -> Result<usize> {
+    call.check(&mut Check::new(OP))?;
+    words(&call.input).map(workers::bytes)
 }
 
 /// Attention into the caller's memory.
 ///
 /// # Errors
-/// As [`attention_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
-pub fn attention_forward_into<T: Element>(
-    input: &AttentionInput<'_, T>,
-    options: &AttentionOptions,
-    mut attention: ViewMut<'_, f32, 2>,
-    workspace: &mut [u8],
-) -> Result<()> {
-    validate(input, options)?;
-    let [b, r, _] = input.features.shape();
-    check_attention_shape(OP, attention.shape(), b, r)?;
-    let scratch = workers::words(OP, workspace, words(input))?;
-    let (layout, out) = (*attention.layout(), Shared::new(attention.data_mut()));
+/// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
+pub fn attention_into<T: Element>(call: &mut AttentionCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
+    call.check(&mut Check::new(OP))?;
+    let AttentionCall { input, options, maps } = call;
+    let scratch = workers::words(OP, workspace, words(input)?)?;
+    let (b, (out, layout)) = (input.features.shape()[0], share(maps));
     for_each_item(b, workers::workers(b), scratch, |i, scratch| {
         attend(input, options, i, scratch, |j, a| {
             // SAFETY: the output is borrowed for the whole call; row i belongs to this item.
@@ -133,77 +60,65 @@ pub fn attention_forward_into<T: Element>(
 /// The gradients of Z, and with CAM of W, from that of attention, da (b, r).
 ///
 /// # Errors
-/// As [`attention_forward`].
+/// As [`attention()`].
 pub fn attention_backward<T: Element>(
     input: &AttentionInput<'_, T>,
     options: &AttentionOptions,
-    d_attention: &View<'_, f32, 2>,
+    d_maps: &View<'_, f32, 2>,
 ) -> Result<AttentionGradients<T>> {
-    let [b, r, d] = input.features.shape();
-    let mut features = zeros::<T>(OP, "the gradient of the features", &[b, r, d])?;
-    let mut classifier = match &input.classifier {
-        Some(classifier) => {
-            Some(zeros::<f32>(OP, "the gradient of the classifier", &classifier.rows.shape())?)
-        }
-        None => None,
-    };
-    let mut workspace = zeros_bytes(OP, attention_workspace_bytes(input, options)?)?;
-    let d_features = ViewMut::new(&mut features, [b, r, d])?;
-    let d_classifier = match (&mut classifier, &input.classifier) {
-        (Some(values), Some(given)) => Some(ViewMut::new(values, given.rows.shape())?),
-        _ => None,
-    };
-    attention_backward_into(input, options, d_attention, d_features, d_classifier, &mut workspace)?;
-    Ok(AttentionGradients { features, classifier })
+    Cpu.attention_backward(input, options, d_maps)
 }
 
-/// The gradients of attention into the caller's memory; `d_classifier` (c, d) is overwritten.
+/// Bytes of workspace that [`attention_backward_into`] needs on the current rayon pool.
 ///
 /// # Errors
-/// As [`attention_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
+/// As [`attention()`].
+pub fn attention_backward_workspace<T: Element>(call: &AttentionBackwardCall<'_, T>) -> Result<usize> {
+    call.check(&mut Check::new(OP))?;
+    words(&call.input).map(workers::bytes)
+}
+
+/// The gradients of attention into the caller's memory; that of the classifier (c, d) is overwritten.
+///
+/// # Errors
+/// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
 pub fn attention_backward_into<T: Element>(
-    input: &AttentionInput<'_, T>,
-    options: &AttentionOptions,
-    d_attention: &View<'_, f32, 2>,
-    mut d_features: ViewMut<'_, T, 3>,
-    mut d_classifier: Option<ViewMut<'_, f32, 2>>,
+    call: &mut AttentionBackwardCall<'_, T>,
     workspace: &mut [u8],
 ) -> Result<()> {
-    validate(input, options)?;
-    let [b, r, d] = input.features.shape();
-    check_attention_shape(OP, d_attention.shape(), b, r)?;
-    expect_shape(OP, "the gradient of the features", d_features.shape(), [b, r, d])?;
-    if let Some(out) = &d_classifier {
-        let Some(classifier) = &input.classifier else {
-            return Err(Error::arguments(
-                OP,
-                "a gradient of the classifier is asked for, but none was given",
-            ));
-        };
-        expect_shape(OP, "the gradient of the classifier", out.shape(), classifier.rows.shape())?;
-    }
-    let (queries, scratch) = workers::words(OP, workspace, words(input))?.split_at_mut(b * d);
+    call.check(&mut Check::new(OP))?;
+    let AttentionBackwardCall { input, options, d_maps, outputs } = call;
+    let [b, _, d] = input.features.shape();
+    let (queries, scratch) = workers::words(OP, workspace, words(input)?)?.split_at_mut(b * d);
     let queries: &mut [f32] = bytemuck::cast_slice_mut(queries);
     let shared_queries = Shared::new(queries);
-    let (layout, out) = (*d_features.layout(), Shared::new(d_features.data_mut()));
+    let (out, layout) = share(&mut outputs.features);
     for_each_item(b, workers::workers(b), scratch, |i, scratch| {
         // SAFETY: the queries outlive this call; row i belongs to this item.
         let d_query = unsafe { shared_queries.slice(i * d, d) };
-        let gradient = ExampleGradient { d_attention, d_query, out, layout: &layout };
+        let gradient = ExampleGradient { d_maps, d_query, out, layout: &layout };
         differentiate(input, options, i, scratch, gradient);
     });
-    if let (Some(out), Some(classifier)) = (&mut d_classifier, &input.classifier) {
-        sum_by_label(out, classifier.labels, queries);
+    if let (Some(out), Some(classifier)) = (&mut outputs.classifier, &input.classifier) {
+        sum_by_label(out, &classifier.labels, queries, Carve::new(scratch).floats(d));
     }
     Ok(())
+}
+
+/// Words of workspace, after the checks that shapes do not settle.
+fn words<T: Element>(input: &AttentionInput<'_, T>) -> Result<usize> {
+    let [b, r, d] = input.features.shape();
+    input.check_values()?;
+    workers::check_countable(OP, b, r, d)?;
+    Ok(b * d + workers::workers(b) * (2 * r * d + 2 * d + 3 * r))
 }
 
 /// The attention of example i, handed to `write` position by position.
 #[pulp::with_simd(attend = Arch::new())]
 #[inline(always)]
-fn attend_simd<'a, S: Simd, T: Element, W: Fn(usize, f32)>(
+fn attend_simd<'a, 'i, S: Simd, T: Element, W: Fn(usize, f32)>(
     simd: S,
-    input: &'a AttentionInput<'a, T>,
+    input: &'a AttentionInput<'i, T>,
     options: &'a AttentionOptions,
     i: usize,
     scratch: &'a mut [Word],
@@ -218,35 +133,38 @@ fn attend_simd<'a, S: Simd, T: Element, W: Fn(usize, f32)>(
 /// The gradients of example i.
 #[pulp::with_simd(differentiate = Arch::new())]
 #[inline(always)]
-fn differentiate_simd<'a, S: Simd, T: Element>(
+fn differentiate_simd<'a, 'i, S: Simd, T: Element>(
     simd: S,
-    input: &'a AttentionInput<'a, T>,
+    input: &'a AttentionInput<'i, T>,
     options: &'a AttentionOptions,
     i: usize,
     scratch: &'a mut [Word],
-    gradient: ExampleGradient<'a, T>,
+    gradient: ExampleGradient<'a, 'i, T>,
 ) {
     Example::score(simd, input, options, i, scratch).backward(options, i, gradient);
 }
 
 /// What the gradient of an example reads and where it goes. Example i of `out` is this thread's alone.
-struct ExampleGradient<'a, T> {
-    d_attention: &'a View<'a, f32, 2>,
+struct ExampleGradient<'a, 'i, T> {
+    d_maps: &'a View<'i, f32, 2>,
     d_query: &'a mut [f32],
     out: Shared<T>,
     layout: &'a Layout<3>,
 }
 
-/// dW_y = Σ over the examples of class y of du_i, in order of i.
-fn sum_by_label(out: &mut ViewMut<'_, f32, 2>, labels: &[u32], queries: &[f32]) {
-    let ([c, d], layout) = (out.shape(), *out.layout());
-    for index in 0..c * d {
-        out.set([index / d, index % d], 0.0);
-    }
-    for (&label, query) in labels.iter().zip(queries.chunks_exact(d)) {
-        for (channel, value) in query.iter().enumerate() {
-            out.data_mut()[layout.offset([label as usize, channel])] += value;
-        }
+/// dW_y = Σ over the examples of class y of du_i, in order of i and in f32.
+fn sum_by_label<T: Element>(
+    out: &mut ViewMut<'_, T, 2>,
+    labels: &Labels<'_>,
+    queries: &[f32],
+    sum: &mut [f32],
+) {
+    let [c, d] = out.shape();
+    for class in 0..c {
+        sum.fill(0.0);
+        let queries = queries.chunks_exact(d).enumerate().filter(|(i, _)| labels.class(*i) == class);
+        queries.for_each(|(_, query)| sum.iter_mut().zip(query).for_each(|(sum, value)| *sum += value));
+        sum.iter().enumerate().for_each(|(channel, &value)| out.set([class, channel], T::from_f32(value)));
     }
 }
 
@@ -283,8 +201,11 @@ impl<'s> Example<'s> {
         let feature_scale = moderate(features);
         let query_scale = match &input.classifier {
             Some(classifier) => {
-                let label = classifier.labels[i] as usize;
-                query.iter_mut().enumerate().for_each(|(ch, u)| *u = classifier.rows.get([label, ch]));
+                let label = classifier.labels.class(i);
+                query
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(ch, u)| *u = classifier.rows.get([label, ch]).to_f32());
                 moderate(query)
             }
             None => {
@@ -336,10 +257,15 @@ impl<'s> Example<'s> {
     /// dscore from da, du = Σ_j dscore_j z_j, dz_j = dscore_j u (+ du / r with GAP); all of it on the scales, which results lose when they
     /// are written.
     #[inline(always)]
-    fn backward<T: Element>(self, options: &AttentionOptions, i: usize, gradient: ExampleGradient<'_, T>) {
-        let ExampleGradient { d_attention, d_query, out, layout } = gradient;
+    fn backward<T: Element>(
+        self,
+        options: &AttentionOptions,
+        i: usize,
+        gradient: ExampleGradient<'_, '_, T>,
+    ) {
+        let ExampleGradient { d_maps, d_query, out, layout } = gradient;
         let (r, d) = (self.scores.len(), self.query.len());
-        (0..r).for_each(|j| self.d_scores[j] = d_attention.get([i, j]));
+        (0..r).for_each(|j| self.d_scores[j] = d_maps.get([i, j]));
         let d_scale = moderate(self.d_scores);
         let inner: f32 = self.attention.iter().zip(&*self.d_scores).map(|(a, da)| a * da).sum();
         for j in 0..r {

@@ -14,8 +14,9 @@ pub(crate) struct ScaledAttention<'w> {
 }
 
 impl<'w> ScaledAttention<'w> {
-    /// Words of workspace for b examples and r positions.
-    pub(crate) fn words(b: usize, r: usize) -> usize {
+    /// Words of workspace.
+    pub(crate) fn words(attention: &View<'_, f32, 2>) -> usize {
+        let [b, r] = attention.shape();
         (b + 1).saturating_mul(r)
     }
 
@@ -73,7 +74,7 @@ mod tests {
     fn an_example_without_attention_is_uniform_or_left_out() {
         let attention = [0.0, 0.0, 0.5, 0.25];
         let view = View::new(&attention, [2, 2]).unwrap();
-        let mut workspace = vec![0; ScaledAttention::words(2, 2)];
+        let mut workspace = vec![0; ScaledAttention::words(&view)];
         let scaled = ScaledAttention::new(&view, EmptyMaps::Uniform, &mut workspace);
         assert_eq!((scaled.position(0), scaled.scale(0)), (&[1.0, 1.0][..], 2.0));
         assert_eq!((scaled.position(1), scaled.scale(1)), (&[1.0, 0.5][..], 2.0));

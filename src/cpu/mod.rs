@@ -1,16 +1,19 @@
 //! The CPU engine: f32, threads and SIMD, the same algorithms as the CUDA kernels.
 //!
-//! Works on strided [`View`]s of f32, f16 or bf16; arithmetic and sums are in f32. Runs on the threads of the current rayon
+//!
+//! Works on strided [views](crate::View) of f32, f16 or bf16; arithmetic and sums are in f32. Runs on the threads of the current rayon
 //! pool; results have the same bits for any number of threads. Nothing of size n is kept: columns are drawn, normalised, used and
 //! forgotten a tile at a time. Each op comes as an allocating call and as an `_into` call on the caller's outputs and workspace,
-//! whose size a `_workspace_bytes` function tells.
+//! whose size in bytes a `_workspace` function tells; it does not grow with n. What a call reads and writes is described in
+//! [`mod@crate::op`].
 //!
 //! | op | forward | backward |
 //! |---|---|---|
-//! | Λ or M̂ | [`weights`] | |
-//! | attention from features | [`attention_forward`] | [`attention_backward`] |
-//! | mixed features and targets, equations (7), (8) | [`mix_forward`] | [`mix_backward`] |
-//! | the loss on mixed logits and targets | [`loss_forward`] | [`loss_backward`], [`loss_forward_backward`] |
+//! | Λ or M̂ | [`weights()`] | |
+//! | attention from features | [`attention()`] | [`attention_backward`] |
+//! | mixed features and targets, equations (7), (8) | [`mix()`] | [`mix_backward`] |
+//! | the loss on mixed logits and targets | [`loss()`] | the same, with [`Want::Gradients`](crate::Want) |
+//! | a gradient times a factor | | [`scale_into`] |
 //!
 //! # Special values
 //!
@@ -31,118 +34,67 @@ mod loss;
 mod matmul;
 mod mix;
 mod pack;
+mod scale;
 mod slab;
 mod weights;
 mod workers;
 
 pub use attention::{
-    AttentionGradients, AttentionInput, Classifier, attention_backward, attention_backward_into,
-    attention_forward, attention_forward_into, attention_workspace_bytes,
+    attention, attention_backward, attention_backward_into, attention_backward_workspace, attention_into,
+    attention_workspace,
 };
+pub use loss::{loss, loss_into, loss_workspace};
+pub use mix::{mix, mix_backward, mix_backward_into, mix_backward_workspace, mix_into, mix_workspace};
+pub use scale::scale_into;
+pub use weights::{weights, weights_into, weights_workspace};
 
-pub use loss::{
-    Loss, LossGradients, LossOutputs, loss_backward, loss_forward, loss_forward_backward, loss_into,
-    loss_workspace_bytes,
-};
-pub use mix::{
-    MixBackwardOutputs, MixGradients, MixInput, MixOutputs, MixTargets, Mixed, MixedGradients, mix_backward,
-    mix_backward_into, mix_backward_workspace_bytes, mix_forward, mix_forward_into,
-    mix_forward_workspace_bytes,
-};
-pub use weights::{MixMatrix, WeightsInput, weights, weights_into, weights_workspace_bytes};
-
-use crate::element::Element;
+use crate::element::{Element, Scalar};
 use crate::error::{Error, ErrorKind, Result};
-use crate::problem::{self, expect_shape};
-use crate::view::View;
+use crate::memory::Host;
+use crate::op::{self, Engine};
+use crate::op::{AttentionBackwardCall, AttentionCall, LossCall, MixBackwardCall, MixCall, WeightsCall};
 
-/// What the examples are labelled with.
-#[derive(Clone, Copy, Debug)]
-pub enum Targets<'a> {
-    /// One class for each example, (b), each below c.
-    Labels(&'a [u32]),
-    /// One row over the classes for each example, Y (b, c); finite, not negative. The loss takes rows that sum to at most 1e6.
-    Soft(View<'a, f32, 2>),
-}
+/// What the allocating calls run on.
+pub(crate) struct Cpu;
 
-impl Targets<'_> {
-    pub(crate) fn validate(&self, op: &'static str, b: usize, c: usize) -> Result<()> {
-        match self {
-            Targets::Labels(labels) => {
-                expect_shape(op, "labels", [labels.len()], [b])?;
-                labels.iter().enumerate().try_for_each(|(i, &y)| problem::check_label(op, i, y.into(), c))
-            }
-            Targets::Soft(rows) => {
-                expect_shape(op, "targets", rows.shape(), [b, c])?;
-                check_all(op, "targets", rows)
-            }
-        }
+impl Engine for Cpu {
+    type Memory = Host;
+
+    fn array<T: Scalar>(&self, op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
+        zeros(op, name, shape)
     }
-}
 
-/// What the loss reads.
-#[derive(Clone, Copy, Debug)]
-pub struct LossInput<'a, T> {
-    /// S (b, r, c): the classifier applied to each unmixed feature. −∞ masks a class.
-    pub logits: View<'a, T, 3>,
-    /// Labels or soft targets.
-    pub targets: Targets<'a>,
-    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`crate::Mixing::empty_maps`].
-    pub attention: Option<View<'a, f32, 2>>,
-    /// Λ (r, b, n) or (1, b, n) for [`crate::Generator::Explicit`], not negative; columns are normalised. No
-    /// gradient.
-    pub weights: Option<View<'a, f32, 3>>,
-}
-
-fn check_attention_shape(op: &'static str, given: [usize; 2], b: usize, r: usize) -> Result<()> {
-    expect_shape(op, "attention", given, [b, r])
-}
-
-pub(crate) fn check_attention(
-    op: &'static str,
-    attention: Option<&View<'_, f32, 2>>,
-    b: usize,
-    r: usize,
-) -> Result<()> {
-    let Some(attention) = attention else { return Ok(()) };
-    check_attention_shape(op, attention.shape(), b, r)?;
-    check_all(op, "attention", attention)
-}
-
-/// Explicit weights: values, and no column without any.
-pub(crate) fn check_weights(op: &'static str, weights: Option<&View<'_, f32, 3>>) -> Result<()> {
-    let Some(weights) = weights else { return Ok(()) };
-    let [r, b, n] = weights.shape();
-    for j in 0..r {
-        for i in 0..b {
-            for k in 0..n {
-                let value = weights.get([j, i, k]);
-                problem::check_non_negative(op, value, || format!("weights[{j}, {i}, {k}]"))?;
-            }
-        }
-        if let Some(k) = (0..n).find(|&k| (0..b).all(|i| weights.get([j, i, k]) == 0.0)) {
-            let rule = "a column with a positive sum";
-            return Err(Error::value(op, format!("weights[{j}, :, {k}]"), "all zero", rule));
-        }
+    fn number(&self, _: &'static str, _: &'static str) -> Result<f32> {
+        Ok(0.0)
     }
-    Ok(())
-}
 
-/// Every value finite and not negative.
-fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) -> Result<()> {
-    let [rows, columns] = values.shape();
-    for row in 0..rows {
-        for column in 0..columns {
-            problem::check_non_negative(op, values.get([row, column]), || {
-                format!("{name}[{row}, {column}]")
-            })?;
-        }
+    fn run_weights<T: Element>(&self, call: &mut WeightsCall<'_, T>) -> Result<()> {
+        weights_into(call, &mut zeros_bytes(op::WEIGHTS, weights_workspace(call)?)?)
     }
-    Ok(())
+
+    fn run_attention<T: Element>(&self, call: &mut AttentionCall<'_, T>) -> Result<()> {
+        attention_into(call, &mut zeros_bytes(op::ATTENTION, attention_workspace(call)?)?)
+    }
+
+    fn run_attention_backward<T: Element>(&self, call: &mut AttentionBackwardCall<'_, T>) -> Result<()> {
+        attention_backward_into(call, &mut zeros_bytes(op::ATTENTION, attention_backward_workspace(call)?)?)
+    }
+
+    fn run_mix<T: Element>(&self, call: &mut MixCall<'_, T>) -> Result<()> {
+        mix_into(call, &mut zeros_bytes(op::MIX, mix_workspace(call)?)?)
+    }
+
+    fn run_mix_backward<T: Element>(&self, call: &mut MixBackwardCall<'_, T>) -> Result<()> {
+        mix_backward_into(call, &mut zeros_bytes(op::MIX, mix_backward_workspace(call)?)?)
+    }
+
+    fn run_loss<T: Element>(&self, call: &mut LossCall<'_, T>) -> Result<()> {
+        loss_into(call, &mut zeros_bytes(op::LOSS, loss_workspace(call)?)?)
+    }
 }
 
 /// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them first.
-pub(crate) fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
+pub(crate) fn zeros<T: Scalar>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
     let product =
         |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
     let bytes = product(size_of::<T>(), shape);
@@ -154,7 +106,7 @@ pub(crate) fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[u
 }
 
 /// A workspace of so many bytes, or an error where memory does not suffice.
-pub(crate) fn zeros_bytes(op: &'static str, bytes: usize) -> Result<Vec<u8>> {
+fn zeros_bytes(op: &'static str, bytes: usize) -> Result<Vec<u8>> {
     bytemuck::try_zeroed_vec(bytes)
         .map_err(|()| Error::new(op, ErrorKind::Memory { name: "the workspace".into(), bytes }))
 }

@@ -1,7 +1,8 @@
 //! Rows and positions of strided arrays as contiguous f32, and back.
 
-use super::workers::Shared;
+use super::workers::{Carve, Shared};
 use crate::element::Element;
+use crate::op::Targets;
 use crate::view::{Layout, View};
 
 /// Copies row `[first, second, :]` as f32.
@@ -35,6 +36,22 @@ pub(crate) fn read_position<T: Element>(values: &View<'_, T, 3>, j: usize, out: 
     for (row, out) in out.chunks_exact_mut(columns).enumerate() {
         read_row(values, [row, j], out);
     }
+}
+
+/// Labels as words, as many as examples; nothing for soft targets.
+pub(crate) fn read_labels<'w>(targets: &Targets<'_>, carve: &mut Carve<'w>, b: usize) -> Option<&'w [u32]> {
+    let Targets::Labels(labels) = targets else { return None };
+    let words = carve.words(b);
+    words.iter_mut().enumerate().for_each(|(i, word)| *word = labels.class(i) as u32);
+    Some(words)
+}
+
+/// Copies soft targets Y (b, c); labels leave `out` alone.
+pub(crate) fn read_soft(targets: &Targets<'_>, out: &mut [f32]) {
+    let Targets::Soft(rows) = targets else { return };
+    let ([b, c], [row, column]) = (rows.shape(), rows.layout().strides);
+    let layout = Layout { shape: [b, 1, c], strides: [row, 0, column] };
+    read_position(&View { data: rows.data(), layout }, 0, out);
 }
 
 /// Writes `values` times `scale` to row `[first, second, :]`.

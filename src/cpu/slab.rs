@@ -1,8 +1,9 @@
 //! A slab of the mix matrix: some columns of M̂ at one position, drawn (or read), settled and normalised; equations (5) and (6).
 
 use super::attention_scale::{ScaledAttention, power_of_two_to_one};
-use super::workers::Word;
-use crate::problem::{Alpha, Generator, Mixing};
+use super::workers::{Carve, Word};
+use crate::op::Columns;
+use crate::problem::{Alpha, Generator};
 use crate::sampler::panel::{PANEL, Panel};
 use crate::sampler::tile::{LANES, Rows};
 use crate::sampler::{Domain, MASSLESS_BELOW, SETTLE_BELOW, Stream, column_sum, pair};
@@ -14,27 +15,46 @@ const MODERATE: (f32, f32) = (1.0 / (1u64 << 60) as f32, (1u64 << 60) as f32);
 
 /// Where columns come from, for a whole call.
 pub(crate) struct Source<'a> {
-    pub mixing: Mixing,
-    pub stream: Stream,
-    pub b: usize,
+    columns: Columns<'a>,
+    stream: Stream,
+    b: usize,
     pub attention: Option<ScaledAttention<'a>>,
-    pub weights: Option<View<'a, f32, 3>>,
 }
 
 impl<'a> Source<'a> {
+    /// Words of workspace.
+    pub(crate) fn words(attention: &Option<View<'_, f32, 2>>) -> usize {
+        attention.as_ref().map_or(0, ScaledAttention::words)
+    }
+
     pub(crate) fn new(
-        mixing: Mixing,
+        columns: &Columns<'a>,
         b: usize,
-        attention: Option<ScaledAttention<'a>>,
-        weights: Option<View<'a, f32, 3>>,
+        attention: &Option<View<'_, f32, 2>>,
+        carve: &mut Carve<'a>,
     ) -> Self {
-        Self { mixing, stream: Stream::new(mixing.seed, mixing.step), b, attention, weights }
+        let [seed, step] = match columns {
+            Columns::Drawn { seed_and_step: Some(words), .. } => [words.get([0]), words.get([1])],
+            Columns::Drawn { mixing, .. } => [mixing.seed, mixing.step],
+            Columns::Given { .. } => [0, 0],
+        };
+        let scaled =
+            |a| ScaledAttention::new(a, columns.empty_maps(), carve.words(ScaledAttention::words(a)));
+        let attention = attention.as_ref().map(scaled);
+        Self { columns: *columns, stream: Stream::new(seed, step), b, attention }
+    }
+
+    fn generator(&self) -> Option<Generator> {
+        match &self.columns {
+            Columns::Drawn { mixing, .. } => Some(mixing.generator),
+            Columns::Given { .. } => None,
+        }
     }
 
     /// α of the Dirichlet generator; for the others any value, their panels only number the columns.
     fn panel_alpha(&self) -> Alpha {
-        match self.mixing.generator {
-            Generator::Dirichlet { alpha } => alpha,
+        match self.generator() {
+            Some(Generator::Dirichlet { alpha }) => alpha,
             _ => Alpha::Fixed(1.0),
         }
     }
@@ -83,12 +103,7 @@ impl<'w> Slab<'w> {
         b.saturating_mul(stride).saturating_mul(matrices).saturating_add(3 * stride)
     }
 
-    pub(crate) fn new(
-        carve: &mut super::workers::Carve<'w>,
-        b: usize,
-        stride: usize,
-        over_mass: bool,
-    ) -> Self {
+    pub(crate) fn new(carve: &mut Carve<'w>, b: usize, stride: usize, over_mass: bool) -> Self {
         Self {
             matrix: carve.floats(b * stride),
             over_mass: over_mass.then(|| carve.floats(b * stride)),
@@ -111,25 +126,25 @@ impl<'w> Slab<'w> {
     ) {
         self.count = count;
         let b = source.b;
-        match source.mixing.generator {
-            Generator::Dirichlet { .. } => {
+        match source.generator() {
+            Some(Generator::Dirichlet { .. }) => {
                 let rows = Rows { values: self.matrix, stride: self.stride, b };
                 panel.fill(Domain::Weight, start, count, rows);
             }
-            Generator::Pair { alpha, factor } => {
+            Some(Generator::Pair { alpha, factor }) => {
                 self.clear(b);
                 let ks = &panel.k()[start..start + count];
                 let draw = |k| pair::normalised(pair::factor(source.stream, alpha, factor, k));
                 self.fill_pairs(source, ks, draw);
             }
-            Generator::Explicit => {
+            None => {
                 self.clear(b);
-                self.copy_explicit(source, j, &panel.k()[start..start + count]);
+                self.copy_given(source, j, &panel.k()[start..start + count]);
             }
         }
         let attention = source.attention.as_ref().map(|attention| attention.position(j));
         self.sum(b, attention);
-        if let Generator::Dirichlet { .. } = source.mixing.generator {
+        if let Some(Generator::Dirichlet { .. }) = source.generator() {
             self.settle(b, attention, panel, start);
         }
         self.normalise(b, attention);
@@ -157,8 +172,8 @@ impl<'w> Slab<'w> {
         }
     }
 
-    fn copy_explicit(&mut self, source: &Source<'_>, j: usize, ks: &[u32]) {
-        let Some(weights) = &source.weights else { return };
+    fn copy_given(&mut self, source: &Source<'_>, j: usize, ks: &[u32]) {
+        let Columns::Given { weights, .. } = &source.columns else { return };
         let j = if weights.shape()[0] == 1 { 0 } else { j };
         for (i, row) in self.matrix.chunks_exact_mut(self.stride).take(source.b).enumerate() {
             row.iter_mut().zip(ks).for_each(|(m, &k)| *m = weights.get([j, i, k as usize]));

@@ -1,6 +1,7 @@
 //! Independent items spread over threads, each thread with a part of the workspace of its own.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::view::{Layout, ViewMut};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -101,6 +102,12 @@ impl<T: Copy> Shared<T> {
         // SAFETY: inside of the buffer by the assertion; exclusive by the caller's promise.
         unsafe { self.pointer.add(at).write(value) }
     }
+}
+
+/// An output as a buffer that threads may share, with its layout.
+pub(crate) fn share<T: Copy, const N: usize>(view: &mut ViewMut<'_, T, N>) -> (Shared<T>, Layout<N>) {
+    let layout = *view.layout();
+    (Shared::new(view.data_mut()), layout)
 }
 
 /// Sums in f64, which lie in words.

@@ -91,6 +91,7 @@ impl<T: Element, M: Memory> AttentionInput<'_, T, M> {
 }
 
 impl<T: Element, M: Memory> AttentionCall<'_, T, M> {
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn map<'s, N: Memory>(
         &'s mut self,
         place: &mut impl Write<'s, M, N>,
@@ -101,6 +102,7 @@ impl<T: Element, M: Memory> AttentionCall<'_, T, M> {
 }
 
 impl<T: Element, M: Memory> AttentionBackwardCall<'_, T, M> {
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn map<'s, N: Memory>(
         &'s mut self,
         place: &mut impl Write<'s, M, N>,

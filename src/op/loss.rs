@@ -167,6 +167,13 @@ impl<M: Addressed> Upstream<'_, M> {
     }
 }
 
+impl Upstream<'_> {
+    /// The product of the factors.
+    pub(crate) fn value(&self) -> f32 {
+        self.factor * self.scalar.map_or(1.0, |scalar| scalar.get([0]))
+    }
+}
+
 impl<T: Element, M: Addressed> LossCall<'_, T, M> {
     pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
         let ([b, r, c], n) = (self.input.logits.layout.shape, self.columns.n());

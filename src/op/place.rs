@@ -51,3 +51,13 @@ impl<'s, M: Memory> Read<'s, M, M> for Reborrow {
         Ok(view.reborrow())
     }
 }
+
+impl<'s, M: Memory> Write<'s, M, M> for Reborrow {
+    fn write<T: Scalar, const D: usize>(
+        &mut self,
+        _: &'static str,
+        view: &'s mut ViewMut<'_, T, D, M>,
+    ) -> Result<ViewMut<'s, T, D, M>> {
+        Ok(view.reborrow())
+    }
+}

@@ -22,6 +22,7 @@ pub struct ScaleCall<'a, T, G, M: Memory = Host> {
 }
 
 impl<T: Element, G: Element, M: Memory> ScaleCall<'_, T, G, M> {
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn map<'s, N: Memory>(
         &'s mut self,
         place: &mut impl Write<'s, M, N>,

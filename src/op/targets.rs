@@ -1,7 +1,6 @@
 //! What the examples are labelled with.
 
 use super::{Check, Read};
-use crate::element::Dtype;
 use crate::error::Result;
 use crate::memory::{Addressed, Host, Memory};
 use crate::problem::{at_least_one, check_label, check_non_negative};

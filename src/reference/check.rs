@@ -53,7 +53,8 @@ pub(super) fn targets(op: &'static str, sizes: &Sizes, targets: Targets<'_>) -> 
 /// One label below c per example.
 pub(super) fn labels(op: &'static str, sizes: &Sizes, labels: &[usize]) -> Result<()> {
     length(op, "labels", labels, &[sizes.b])?;
-    labels.iter().enumerate().try_for_each(|(i, &label)| check_label(op, i, label as u64, sizes.c))
+    let signed = labels.iter().map(|&label| i64::try_from(label).unwrap_or(i64::MAX));
+    signed.enumerate().try_for_each(|(i, label)| check_label(op, i, label, sizes.c))
 }
 
 /// An array of zeros, or an error where there is no memory for it.

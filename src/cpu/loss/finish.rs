@@ -1,11 +1,11 @@
 //! The end of a call of the loss: items summed in order, scaled, written.
 
 use super::plan::{Plan, SUM_WORDS, Sums};
-use super::{Loss, LossInput};
 use crate::cpu::pack::write_position;
 use crate::cpu::slab::Source;
 use crate::cpu::workers::{Shared, WideSums, Word};
 use crate::element::Element;
+use crate::op::LossInput;
 use crate::problem::Reduction;
 use crate::view::{Layout, View};
 use rayon::prelude::*;
@@ -21,8 +21,32 @@ pub(super) struct Finish<'a> {
 /// A gradient on its way out.
 pub(super) type Output<T, const N: usize> = Option<(Shared<T>, Layout<N>)>;
 
+/// Where dS goes: in the type of the logits, or in f32.
+pub(super) struct LogitGradient<T> {
+    pub own: Output<T, 3>,
+    pub wide: Output<f32, 3>,
+}
+
+impl<T: Element> LogitGradient<T> {
+    /// Writes dS^j (b, c), times `scale`.
+    ///
+    /// # Safety
+    /// As [`write_position`].
+    pub unsafe fn write(&self, values: &[f32], scale: f32, j: usize) {
+        if let Some((out, layout)) = &self.own {
+            // SAFETY: the caller's promise.
+            unsafe { write_position(values, scale, *out, layout, j) };
+        }
+        if let Some((out, layout)) = &self.wide {
+            // SAFETY: the caller's promise.
+            unsafe { write_position(values, scale, *out, layout, j) };
+        }
+    }
+}
+
 impl Finish<'_> {
-    pub fn loss(&self) -> Loss {
+    /// The loss, and KL where it is asked for.
+    pub fn loss(&self) -> (f32, f32) {
         let (mut value, mut kl) = (0.0, 0.0);
         for position in self.results.chunks_exact(self.plan.splits * self.plan.item_words()) {
             let sums = position_sums(self.plan, position);
@@ -30,14 +54,14 @@ impl Finish<'_> {
             value += share * sums.loss;
             kl += share * (sums.loss - sums.entropy);
         }
-        Loss { value: value as f32, kl: self.plan.kl.then_some(kl as f32) }
+        (value as f32, kl as f32)
     }
 
     /// Sums each position's items and writes da, and dS unless the items wrote it themselves.
     pub fn gradients<T: Element>(
         &mut self,
         input: &LossInput<'_, T>,
-        logits: Output<T, 3>,
+        logits: &LogitGradient<T>,
         attention: Output<f32, 2>,
     ) {
         let plan = self.plan;
@@ -59,12 +83,13 @@ impl Finish<'_> {
                 attention_sums.add_all(next_attention);
                 d_logits.iter_mut().zip(bytemuck::cast_slice(next)).for_each(|(sum, value)| *sum += value);
             }
-            if let (Some((out, layout)), false) = (&logits, d_logits.is_empty()) {
-                // SAFETY: the output is borrowed for the whole call and this closure alone writes position j.
-                unsafe { write_position(d_logits, finite(scale), *out, layout, j) };
+            if !d_logits.is_empty() {
+                // SAFETY: the outputs are borrowed for the whole call and this closure alone writes position j.
+                unsafe { logits.write(d_logits, finite(scale), j) };
             }
             if let (Some((out, layout)), Some(given)) = (&attention, &input.attention) {
-                let gradient = AttentionGradient { plan, source, given, j, scale, sums };
+                let power = source.attention.as_ref().map_or(1.0, |attention| attention.scale(j));
+                let gradient = AttentionGradient { plan, given: given.reborrow(), power, scale, sums };
                 for i in 0..plan.b {
                     // SAFETY: as above.
                     unsafe { out.set(layout.offset([i, j]), gradient.of(i, &attention_sums)) };
@@ -85,9 +110,9 @@ fn position_sums(plan: &Plan, position: &[Word]) -> Sums {
 
 struct AttentionGradient<'a> {
     plan: &'a Plan,
-    source: &'a Source<'a>,
-    given: &'a View<'a, f32, 2>,
-    j: usize,
+    given: View<'a, f32, 2>,
+    /// 2^e of the position's attention.
+    power: f32,
     scale: f64,
     sums: Sums,
 }
@@ -106,7 +131,6 @@ impl AttentionGradient<'_> {
             let loss = self.sums.loss / self.sums.mass / self.sums.unit - self.sums.around;
             sum += sums.get(b + i) - loss * sums.get(2 * b + i);
         }
-        let power = self.source.attention.as_ref().map_or(1.0, |attention| attention.scale(self.j));
-        (self.scale * sum * self.sums.unit * f64::from(power)) as f32
+        (self.scale * sum * self.sums.unit * f64::from(self.power)) as f32
     }
 }

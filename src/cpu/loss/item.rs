@@ -5,14 +5,14 @@ use super::plan::{COLUMN_VALUES, Plan, SUM_WORDS, Sums};
 use super::tile::{self, Tile};
 use crate::cpu::attention_sums::AttentionSums;
 use crate::cpu::matmul::{Matrix, Write, matmul};
-use crate::cpu::pack::{read_position, write_position};
+use crate::cpu::pack::{read_position, read_soft};
 use crate::cpu::slab::{Slab, Source, even_tiles};
 use crate::cpu::workers::{Carve, Shared, WideSums, Word};
-use crate::cpu::{LossInput, Targets};
 use crate::element::Element;
+use crate::op::LossInput;
 use crate::problem::Reduction;
 use crate::sampler::panel::PANEL;
-use crate::view::{Layout, View};
+use crate::view::Layout;
 
 /// Where values of single mixtures go.
 pub(super) struct MixtureOutputs {
@@ -107,7 +107,7 @@ pub(super) struct ItemRun<'a, 's> {
     plan: &'a Plan,
     source: &'a Source<'a>,
     labels: Option<&'a [u32]>,
-    j: usize,
+    pub j: usize,
     columns: std::ops::Range<usize>,
     slab: Slab<'s>,
     /// S̃, then E, then the gradient on the scale of the sums; (c, stride).
@@ -126,7 +126,7 @@ pub(super) struct ItemRun<'a, 's> {
     values: ColumnValues<'s>,
     sums: &'s mut [Word],
     /// dS^j (b, c) before its scale.
-    d_logits: &'s mut [f32],
+    pub d_logits: &'s mut [f32],
     attention_sums: WideSums<'s>,
 }
 
@@ -146,7 +146,8 @@ impl<'a, 's> ItemRun<'a, 's> {
     pub fn new<T: Element>(
         plan: &'a Plan,
         source: &'a Source<'a>,
-        input: &LossInput<'a, T>,
+        input: &LossInput<'_, T>,
+        labels: Option<&'a [u32]>,
         item: usize,
         scratch: &'s mut [Word],
         result: &'s mut [Word],
@@ -165,16 +166,7 @@ impl<'a, 's> ItemRun<'a, 's> {
         let scale = Scale::of(position);
         scale.take(position);
         let targets = carve.floats(if plan.soft { b * c } else { 0 });
-        let labels = match input.targets {
-            Targets::Labels(labels) => Some(labels),
-            Targets::Soft(rows) => {
-                let [row, column] = rows.layout().strides;
-                if let Ok(rows) = View::with_strides(rows.data(), [b, 1, c], [row, 0, column]) {
-                    read_position(&rows, 0, targets);
-                }
-                None
-            }
-        };
+        read_soft(&input.targets, targets);
         let around = match plan.attention_gradient {
             true => even_mixture_loss(position, scale.unit, labels, targets, &mut logits[..c]),
             false => 0.0,
@@ -232,15 +224,6 @@ impl<'a, 's> ItemRun<'a, 's> {
         sums.unit = self.scale.unit.into();
         sums.store(self.sums);
         sums
-    }
-
-    /// Writes dS of a whole position, times `scale`.
-    ///
-    /// # Safety
-    /// As [`write_position`].
-    pub unsafe fn write<T: Element>(&self, scale: f32, out: Shared<T>, layout: &Layout<3>) {
-        // SAFETY: the caller's promise.
-        unsafe { write_position(self.d_logits, scale, out, layout, self.j) };
     }
 
     fn weighted(&self) -> bool {

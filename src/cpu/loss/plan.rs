@@ -1,12 +1,10 @@
 //! How a call of the loss is cut into items and tiles, and how much memory that takes.
 
-use super::{LossInput, LossOutputs};
-use crate::cpu::Targets;
-use crate::cpu::attention_scale::ScaledAttention;
-use crate::cpu::slab::{Slab, row_stride};
+use crate::cpu::slab::{Slab, Source, row_stride};
 use crate::cpu::workers::{self, WideSums, Word};
 use crate::element::Element;
-use crate::problem::{LossOptions, Mixing, Reduction};
+use crate::op::LossCall;
+use crate::problem::Reduction;
 use crate::sampler::panel::Panel;
 
 /// Floats of a tile that should stay in the second-level cache.
@@ -31,26 +29,22 @@ pub(super) struct Plan {
     pub workers: usize,
     pub gradient: bool,
     pub attention_gradient: bool,
-    pub has_attention: bool,
+    /// Words of what [`Source`] takes.
+    source_words: usize,
     pub soft: bool,
     pub kl: bool,
     pub reduction: Reduction,
 }
 
 impl Plan {
-    pub fn new<T: Element>(
-        mixing: &Mixing,
-        input: &LossInput<'_, T>,
-        options: &LossOptions,
-        outputs: &LossOutputs<'_, T>,
-    ) -> Self {
-        let ([b, r, c], n) = (input.logits.shape(), mixing.n);
+    pub fn new<T: Element>(call: &LossCall<'_, T>) -> Self {
+        let (outputs, input) = (&call.outputs, &call.input);
+        let ([b, r, c], n) = (input.logits.shape(), call.columns.n());
         let splits = (ITEMS / r).clamp(1, n.div_ceil(ITEM_COLUMNS));
         let attention_gradient = outputs.attention.is_some();
-        let gradient = outputs.logits.is_some() || attention_gradient;
-        let soft = matches!(input.targets, Targets::Soft(_));
-        let per_column =
-            b * if attention_gradient { 3 } else { 1 } + c * if soft || options.kl { 2 } else { 1 };
+        let gradient = outputs.logits.is_some() || outputs.logits_f32.is_some() || attention_gradient;
+        let (soft, kl) = (input.targets.are_soft(), outputs.kl.is_some());
+        let per_column = b * if attention_gradient { 3 } else { 1 } + c * if soft || kl { 2 } else { 1 };
         let tile = (TILE_FLOATS / per_column).clamp(64, 512).min(n.div_ceil(splits));
         Self {
             b,
@@ -63,10 +57,10 @@ impl Plan {
             workers: workers::workers(r * splits),
             gradient,
             attention_gradient,
-            has_attention: input.attention.is_some(),
+            source_words: Source::words(&input.attention),
             soft,
-            kl: options.kl,
-            reduction: options.reduction,
+            kl,
+            reduction: call.options.reduction,
         }
     }
 
@@ -115,10 +109,6 @@ impl Plan {
         if self.attention_gradient { WideSums::words(3 * self.b) } else { 0 }
     }
 
-    pub fn attention_words(&self) -> usize {
-        if self.has_attention { ScaledAttention::words(self.b, self.r) } else { 0 }
-    }
-
     /// What a position's sums are multiplied by: 1/(n·r), or 1/(r Σ s), or 0 without mass.
     pub fn position_share(&self, mass: f64) -> f64 {
         match self.reduction {
@@ -129,7 +119,8 @@ impl Plan {
     }
 
     pub fn words(&self) -> usize {
-        self.attention_words() + self.items() * self.item_words() + self.workers * self.scratch_words()
+        let labels = if self.soft { 0 } else { self.b };
+        self.source_words + labels + self.items() * self.item_words() + self.workers * self.scratch_words()
     }
 }
 

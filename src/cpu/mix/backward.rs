@@ -1,101 +1,43 @@
 //! The gradients of mixing: dZ = dZ̃ M̂ᵀ, dY = Σ_j dỸ^j M̂^jᵀ, and through dM̂ = Zᵀ dZ̃ + Yᵀ dỸ that of attention.
 
-use super::{Cut, MixInput, OP, labels, read_targets, validate};
-use crate::cpu::attention_scale::ScaledAttention;
+use super::{Cut, OP, check, labels, read_targets};
+use crate::cpu::Cpu;
 use crate::cpu::attention_sums::AttentionSums;
 use crate::cpu::matmul::{Matrix, Write, matmul};
 use crate::cpu::pack::{read_position, read_row, write_position};
 use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
-use crate::cpu::workers::{self, Carve, Shared, WideSums, Word, for_each_item};
-use crate::cpu::{zeros, zeros_bytes};
+use crate::cpu::workers::{self, Carve, Shared, WideSums, Word, for_each_item, share};
 use crate::element::Element;
-use crate::error::{Error, Result};
-use crate::problem::{Mixing, expect_shape};
+use crate::error::Result;
+use crate::op::{
+    Check, Columns, Engine, MixBackwardCall, MixBackwardOutputs, MixGradients, MixInput, MixedGradients,
+    Reborrow,
+};
 use crate::sampler::panel::{PANEL, Panel};
 use crate::view::{Layout, View, ViewMut};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The gradients of what mixing gave.
-#[derive(Clone, Copy, Debug)]
-pub struct MixedGradients<'a, T> {
-    /// dZ̃ (n, r, d).
-    pub features: View<'a, T, 3>,
-    /// dỸ (n, r, c), or none where targets take no part; needs targets.
-    pub targets: Option<View<'a, f32, 3>>,
-}
-
-/// The gradients of what mixing read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MixGradients<T> {
-    /// dZ (b, r, d), contiguous, in the type of the features.
-    pub features: Vec<T>,
-    /// dY (b, c), contiguous, when dỸ was given and the targets are soft.
-    pub targets: Option<Vec<f32>>,
-    /// da (b, r), contiguous, when attention was given.
-    pub attention: Option<Vec<f32>>,
-}
-
-/// Where [`mix_backward_into`] writes; what is `None` is not computed.
-#[derive(Debug)]
-pub struct MixBackwardOutputs<'a, T> {
-    /// dZ (b, r, d).
-    pub features: Option<ViewMut<'a, T, 3>>,
-    /// dY (b, c); needs soft targets and dỸ.
-    pub targets: Option<ViewMut<'a, f32, 2>>,
-    /// da (b, r); needs attention.
-    pub attention: Option<ViewMut<'a, f32, 2>>,
-}
-
-impl<T> Default for MixBackwardOutputs<'_, T> {
-    fn default() -> Self {
-        Self { features: None, targets: None, attention: None }
-    }
-}
 
 /// The gradients of features, soft targets and attention, from those of the mixed ones. Draws what forward
 /// drew. Those of attention grow as 1 / s_k, and explode at small α: see
 /// [`LossOptions::detach_attention`](crate::LossOptions::detach_attention).
 ///
 /// # Errors
-/// As [`crate::cpu::mix_forward`].
-pub fn mix_backward<T: Element>(
-    mixing: &Mixing,
+/// As [`crate::cpu::mix()`].
+pub fn mix_backward<'a, T: Element>(
+    columns: impl Into<Columns<'a>>,
     input: &MixInput<'_, T>,
     gradients: &MixedGradients<'_, T>,
 ) -> Result<MixGradients<T>> {
-    validate(mixing, input)?;
-    let cut = Cut::new(mixing, input);
-    let mut features = zeros::<T>(OP, "the gradient of the features", &[cut.b, cut.r, cut.d])?;
-    let mut targets = match cut.soft && gradients.targets.is_some() {
-        true => Some(zeros::<f32>(OP, "the gradient of the targets", &[cut.b, cut.c])?),
-        false => None,
-    };
-    let mut attention = match cut.has_attention {
-        true => Some(zeros::<f32>(OP, "the gradient of attention", &[cut.b, cut.r])?),
-        false => None,
-    };
-    let outputs = MixBackwardOutputs {
-        features: Some(ViewMut::new(&mut features, [cut.b, cut.r, cut.d])?),
-        targets: targets.as_mut().map(|dy| ViewMut::new(dy, [cut.b, cut.c])).transpose()?,
-        attention: attention.as_mut().map(|da| ViewMut::new(da, [cut.b, cut.r])).transpose()?,
-    };
-    let mut workspace = zeros_bytes(OP, mix_backward_workspace_bytes(mixing, input, &outputs)?)?;
-    mix_backward_into(mixing, input, gradients, outputs, &mut workspace)?;
-    Ok(MixGradients { features, targets, attention })
+    Cpu.mix_backward(&columns.into(), input, gradients, true)
 }
 
-/// Bytes of workspace that [`mix_backward_into`] needs on the current rayon pool. Does not grow with n.
+/// Bytes of workspace that [`mix_backward_into`] needs on the current rayon pool.
 ///
 /// # Errors
 /// As [`mix_backward`].
-pub fn mix_backward_workspace_bytes<T: Element>(
-    mixing: &Mixing,
-    input: &MixInput<'_, T>,
-    outputs: &MixBackwardOutputs<'_, T>,
-) -> Result<usize> {
-    validate(mixing, input)?;
-    Ok(workers::bytes(Plan::new(mixing, input, outputs).words()))
+pub fn mix_backward_workspace<T: Element>(call: &MixBackwardCall<'_, T>) -> Result<usize> {
+    Ok(workers::bytes(Plan::new(call)?.words()))
 }
 
 /// A cut with the gradients asked for.
@@ -108,17 +50,16 @@ struct Plan {
 }
 
 impl Plan {
-    fn new<T: Element>(
-        mixing: &Mixing,
-        input: &MixInput<'_, T>,
-        outputs: &MixBackwardOutputs<'_, T>,
-    ) -> Self {
-        Self {
-            cut: Cut::new(mixing, input),
-            features: outputs.features.is_some(),
-            targets: outputs.targets.is_some(),
-            attention: outputs.attention.is_some(),
-        }
+    /// After the checks.
+    fn new<T: Element>(call: &MixBackwardCall<'_, T>) -> Result<Self> {
+        call.check(&mut Check::new(OP))?;
+        check(&call.columns, &call.input)?;
+        Ok(Self {
+            cut: Cut::new(&call.columns, &call.input),
+            features: call.outputs.features.is_some(),
+            targets: call.outputs.targets.is_some(),
+            attention: call.outputs.attention.is_some(),
+        })
     }
 
     fn feature_words(&self) -> usize {
@@ -153,8 +94,9 @@ impl Plan {
     }
 
     fn words(&self) -> usize {
-        let workers = workers::workers(self.cut.items());
-        self.cut.attention_words() + self.cut.items() * self.item_words() + workers * self.scratch_words()
+        let Cut { source_words, label_words, .. } = self.cut;
+        let (items, workers) = (self.cut.items(), workers::workers(self.cut.items()));
+        source_words + label_words + items * self.item_words() + workers * self.scratch_words()
     }
 }
 
@@ -162,31 +104,20 @@ impl Plan {
 ///
 /// # Errors
 /// As [`mix_backward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
-/// [`mix_backward_workspace_bytes`].
-pub fn mix_backward_into<T: Element>(
-    mixing: &Mixing,
-    input: &MixInput<'_, T>,
-    gradients: &MixedGradients<'_, T>,
-    outputs: MixBackwardOutputs<'_, T>,
-    workspace: &mut [u8],
-) -> Result<()> {
-    validate(mixing, input)?;
-    let plan = Plan::new(mixing, input, &outputs);
-    check_gradients(&plan, gradients, &outputs)?;
-    let MixBackwardOutputs { mut features, mut targets, mut attention } = outputs;
+/// [`mix_backward_workspace`] says.
+pub fn mix_backward_into<T: Element>(call: &mut MixBackwardCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
+    let plan = Plan::new(call)?;
     let mut carve = Carve::new(workers::words(OP, workspace, plan.words())?);
-    let attention_words = carve.words(plan.cut.attention_words());
-    let scaled =
-        input.attention.as_ref().map(|a| ScaledAttention::new(a, mixing.empty_maps, attention_words));
-    let source = Source::new(*mixing, plan.cut.b, scaled, input.weights);
+    let MixBackwardCall { columns, input, gradients, outputs } = call.map(&mut Reborrow)?;
+    let MixBackwardOutputs { mut features, mut targets, mut attention } = outputs;
+    let source = Source::new(&columns, plan.cut.b, &input.attention, &mut carve);
+    let labels = labels(&input.targets, &mut carve, plan.cut.b);
     let item_words = plan.item_words();
     let results = carve.words(plan.cut.items() * item_words);
     let scratch = carve.rest();
-    let d_features = features.as_mut().map(|view| {
-        let layout = *view.layout();
-        (Shared::new(view.data_mut()), layout)
-    });
-    let mut call = Call { plan, source: &source, input, gradients, scale: 1.0, d_features };
+    let d_features = features.as_mut().map(share);
+    let (input, gradients) = (&input, &gradients);
+    let mut call = Call { plan, source: &source, input, labels, gradients, scale: 1.0, d_features };
     if !call.run(results, scratch) {
         // Sums of opposite infinities would be NaN.
         call.scale = DOWN;
@@ -203,45 +134,12 @@ pub fn mix_backward_into<T: Element>(
 /// What inputs and gradients are multiplied by where sums of their products would pass what f32 holds: 2^-88.
 const DOWN: f32 = 1.0 / ((1u64 << 44) as f32 * (1u64 << 44) as f32);
 
-fn check_gradients<T: Element>(
-    plan: &Plan,
-    gradients: &MixedGradients<'_, T>,
-    outputs: &MixBackwardOutputs<'_, T>,
-) -> Result<()> {
-    let Cut { b, r, d, c, n, soft, has_attention, .. } = plan.cut;
-    let missing = |what| Err(Error::arguments(OP, what));
-    expect_shape(OP, "the gradient of the mixed features", gradients.features.shape(), [n, r, d])?;
-    if let Some(targets) = &gradients.targets {
-        if c == 0 {
-            return missing("a gradient of mixed targets was given, but no targets");
-        }
-        expect_shape(OP, "the gradient of the mixed targets", targets.shape(), [n, r, c])?;
-    }
-    if let Some(features) = &outputs.features {
-        expect_shape(OP, "the gradient of the features", features.shape(), [b, r, d])?;
-    }
-    if let Some(targets) = &outputs.targets {
-        if !soft || gradients.targets.is_none() {
-            return missing(
-                "a gradient of the targets needs soft targets and the gradient of the mixed ones",
-            );
-        }
-        expect_shape(OP, "the gradient of the targets", targets.shape(), [b, c])?;
-    }
-    if let Some(attention) = &outputs.attention {
-        if !has_attention {
-            return missing("a gradient of attention is asked for, but no attention was given");
-        }
-        expect_shape(OP, "the gradient of attention", attention.shape(), [b, r])?;
-    }
-    Ok(())
-}
-
 /// A call at work.
 struct Call<'a, T> {
     plan: Plan,
     source: &'a Source<'a>,
     input: &'a MixInput<'a, T>,
+    labels: Option<&'a [u32]>,
     gradients: &'a MixedGradients<'a, T>,
     /// What inputs and gradients are multiplied by: 1 or [`DOWN`].
     scale: f32,
@@ -413,7 +311,7 @@ impl<T: Element> Call<'_, T> {
     fn add_targets(&self, d_matrix: &mut [f32], stride: usize, y: &[f32], gradient: Matrix<&[f32]>) {
         let Cut { b, c, .. } = self.plan.cut;
         let count = gradient.rows;
-        let Some(labels) = labels(&self.input.targets) else {
+        let Some(labels) = self.labels else {
             let out = Matrix::rows(d_matrix, b, count, stride);
             return matmul(out, Write::Add, Matrix::rows(y, b, c, c), gradient.transposed());
         };

@@ -1,35 +1,16 @@
 //! Z̃ = Z M̂ and Ỹ = Y M̂; equations (7) and (8).
 
-use super::{Cut, MixInput, OP, labels, read_targets, validate};
-use crate::cpu::attention_scale::ScaledAttention;
+use super::{Cut, OP, check, labels, read_targets};
+use crate::cpu::Cpu;
 use crate::cpu::matmul::{Matrix, Write, matmul};
 use crate::cpu::pack::{largest_magnitude, read_position, write_row};
 use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
-use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item};
-use crate::cpu::{zeros, zeros_bytes};
+use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
-use crate::error::{Error, Result};
-use crate::problem::{Mixing, expect_shape};
+use crate::error::Result;
+use crate::op::{Check, Columns, Engine, MixCall, MixInput, Mixed, Reborrow};
 use crate::sampler::panel::{PANEL, Panel};
-use crate::view::{Layout, ViewMut};
-
-/// Mixed features and targets.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mixed<T> {
-    /// Z̃ (n, r, d), contiguous, in the type of the features.
-    pub features: Vec<T>,
-    /// Ỹ (n, r, c), contiguous, when targets were given.
-    pub targets: Option<Vec<f32>>,
-}
-
-/// Where [`mix_forward_into`] writes.
-#[derive(Debug)]
-pub struct MixOutputs<'a, T> {
-    /// Z̃ (n, r, d).
-    pub features: ViewMut<'a, T, 3>,
-    /// Ỹ (n, r, c); needs targets.
-    pub targets: Option<ViewMut<'a, f32, 3>>,
-}
+use crate::view::Layout;
 
 /// n mixed embeddings at each position, and their targets when targets are given.
 ///
@@ -38,39 +19,30 @@ pub struct MixOutputs<'a, T> {
 /// range, sizes of 0 or whose product overflows.
 ///
 /// ```
-/// use multimix::cpu::{self, MixInput};
-/// use multimix::{Alpha, Mixing, View};
+/// use multimix::{Alpha, MixInput, Mixing, View, cpu};
 /// let features = vec![2.5f32; 8 * 4 * 3]; // (b = 8, r = 4, d = 3), all alike
-/// let input = MixInput { features: View::new(&features, [8, 4, 3])?, targets: None, attention: None, weights: None };
-/// let mixed = cpu::mix_forward(&Mixing::dirichlet(10, Alpha::PAPER), &input)?;
+/// let input = MixInput { features: View::new(&features, [8, 4, 3])?, targets: None, attention: None };
+/// let mixed = cpu::mix(&Mixing::dirichlet(10, Alpha::PAPER), &input)?;
 /// assert_eq!(mixed.features.len(), 10 * 4 * 3);
 /// assert!(mixed.features.iter().all(|z| (z - 2.5).abs() < 1e-5)); // convex combinations
 /// # Ok::<(), multimix::Error>(())
 /// ```
-pub fn mix_forward<T: Element>(mixing: &Mixing, input: &MixInput<'_, T>) -> Result<Mixed<T>> {
-    validate(mixing, input)?;
-    let cut = Cut::new(mixing, input);
-    let mut features = zeros::<T>(OP, "the mixed features (n, r, d)", &[cut.n, cut.r, cut.d])?;
-    let mut targets = match input.targets {
-        Some(_) => Some(zeros::<f32>(OP, "the mixed targets (n, r, c)", &[cut.n, cut.r, cut.c])?),
-        None => None,
-    };
-    let mut workspace = zeros_bytes(OP, workers::bytes(words(&cut)))?;
-    let outputs = MixOutputs {
-        features: ViewMut::new(&mut features, [cut.n, cut.r, cut.d])?,
-        targets: targets.as_mut().map(|targets| ViewMut::new(targets, [cut.n, cut.r, cut.c])).transpose()?,
-    };
-    mix_forward_into(mixing, input, outputs, &mut workspace)?;
-    Ok(Mixed { features, targets })
+pub fn mix<'a, T: Element>(columns: impl Into<Columns<'a>>, input: &MixInput<'_, T>) -> Result<Mixed<T>> {
+    Cpu.mix(&columns.into(), input)
 }
 
-/// Bytes of workspace that [`mix_forward_into`] needs on the current rayon pool. Does not grow with n.
+/// Bytes of workspace that [`mix_into`] needs on the current rayon pool.
 ///
 /// # Errors
-/// As [`mix_forward`].
-pub fn mix_forward_workspace_bytes<T: Element>(mixing: &Mixing, input: &MixInput<'_, T>) -> Result<usize> {
-    validate(mixing, input)?;
-    Ok(workers::bytes(words(&Cut::new(mixing, input))))
+/// As [`mix()`].
+pub fn mix_workspace<T: Element>(call: &MixCall<'_, T>) -> Result<usize> {
+    Ok(workers::bytes(words(&checked(call)?)))
+}
+
+fn checked<T: Element>(call: &MixCall<'_, T>) -> Result<Cut> {
+    call.check(&mut Check::new(OP))?;
+    check(&call.columns, &call.input)?;
+    Ok(Cut::new(&call.columns, &call.input))
 }
 
 fn words(cut: &Cut) -> usize {
@@ -80,40 +52,25 @@ fn words(cut: &Cut) -> usize {
         + cut.b * cut.d
         + soft
         + row_stride(cut.tile) * cut.d.max(cut.c);
-    cut.attention_words() + workers::workers(cut.items()) * scratch
+    cut.source_words + cut.label_words + workers::workers(cut.items()) * scratch
 }
 
 /// Mixed features and targets into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_forward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
-/// [`mix_forward_workspace_bytes`].
-pub fn mix_forward_into<T: Element>(
-    mixing: &Mixing,
-    input: &MixInput<'_, T>,
-    mut outputs: MixOutputs<'_, T>,
-    workspace: &mut [u8],
-) -> Result<()> {
-    validate(mixing, input)?;
-    let cut = Cut::new(mixing, input);
-    expect_shape(OP, "the mixed features", outputs.features.shape(), [cut.n, cut.r, cut.d])?;
-    if let Some(targets) = &outputs.targets {
-        if input.targets.is_none() {
-            return Err(Error::arguments(OP, "mixed targets are asked for, but no targets were given"));
-        }
-        expect_shape(OP, "the mixed targets", targets.shape(), [cut.n, cut.r, cut.c])?;
-    }
+/// As [`mix()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
+/// [`mix_workspace`] says.
+pub fn mix_into<T: Element>(call: &mut MixCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
+    let cut = checked(call)?;
     let mut carve = Carve::new(workers::words(OP, workspace, words(&cut))?);
-    let attention = input
-        .attention
-        .as_ref()
-        .map(|a| ScaledAttention::new(a, mixing.empty_maps, carve.words(cut.attention_words())));
-    let source = Source::new(*mixing, cut.b, attention, input.weights);
-    let features = (Shared::new(outputs.features.data_mut()), *outputs.features.layout());
-    let targets =
-        outputs.targets.as_mut().map(|targets| (Shared::new(targets.data_mut()), *targets.layout()));
+    let mut call = call.map(&mut Reborrow)?;
+    let input = &call.input;
+    let source = Source::new(&call.columns, cut.b, &input.attention, &mut carve);
+    let labels = labels(&input.targets, &mut carve, cut.b);
+    let features = share(&mut call.outputs.features);
+    let targets = call.outputs.targets.as_mut().map(share);
     for_each_item(cut.items(), workers::workers(cut.items()), carve.rest(), |item, scratch| {
-        Item { cut: &cut, source: &source, input, item }.run(scratch, &features, &targets);
+        Item { cut: &cut, source: &source, input, labels, item }.run(scratch, &features, &targets);
     });
     Ok(())
 }
@@ -122,6 +79,7 @@ struct Item<'a, T> {
     cut: &'a Cut,
     source: &'a Source<'a>,
     input: &'a MixInput<'a, T>,
+    labels: Option<&'a [u32]>,
     item: usize,
 }
 
@@ -160,7 +118,7 @@ impl<T: Element> Item<'_, T> {
                 bound(&mut mixed[..ks.len() * d], largest_feature);
                 write_mixed(mixed, ks, j, features);
                 let Some(targets) = targets else { continue };
-                match labels(&self.input.targets) {
+                match self.labels {
                     Some(labels) => mix_labels(mixed, c, &slab, labels),
                     None => {
                         let out = Matrix::rows(&mut *mixed, ks.len(), c, c);
