@@ -9,8 +9,7 @@ use super::plan::{Planned, Sink};
 use super::queue::Precision;
 use super::tile::Tile;
 use super::variant::Variant;
-use crate::element::{Dtype, Element, Scalar};
-use crate::error::Result;
+use crate::element::{Dtype, Element};
 use crate::op::{
     AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOutputs, Classifier, Columns, LossCall,
     LossInput, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall, MixInput, MixOutputs, MixTargets,
@@ -113,7 +112,7 @@ impl Catalogue<'_> {
         self.add(Precision::Exact, &call);
     }
 
-    fn add_weights<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'_, Bare>) {
+    fn add_weights<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'static, Bare>) {
         self.add(
             precision,
             &WeightsCall::<T, Bare> {
@@ -153,7 +152,7 @@ impl Catalogue<'_> {
         }
     }
 
-    fn add_mix<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'_, Bare>) {
+    fn add_mix<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'static, Bare>) {
         let targets = MixTargets { targets: Targets::Soft(array([b, 1])), classes: 1 };
         // Channels apart, so that they are packed.
         let features = View::at(0, Layout { shape: [b, 1, 2], strides: [2, 2, 2] });
@@ -181,7 +180,7 @@ impl Catalogue<'_> {
         );
     }
 
-    fn add_loss<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'_, Bare>) {
+    fn add_loss<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'static, Bare>) {
         let targets = [Targets::labels(array::<u32, 1>([b])), Targets::Soft(array([b, 1]))];
         for targets in targets {
             let input = LossInput { logits: array([b, 1, 1]), targets, attention: Some(array([b, 1])) };

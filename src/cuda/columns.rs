@@ -3,128 +3,101 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::matrix::Matrix;
 use super::memory::Bare;
 use super::plan::{Kernel, Params, Sink};
 use super::variant::{self, Draw, Variant};
 use crate::element::{Dtype, Element};
 use crate::error::Result;
 use crate::op::Columns;
-use crate::problem::{Alpha, EmptyMaps, Factor, Generator, Mixing};
+use crate::problem::{Alpha, EmptyMaps, Factor, Generator};
 use crate::view::{Layout, View};
 
-/// What every op that draws is given, and how its attention is prepared.
+/// How the columns of a call are drawn, and how its attention is prepared.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Drawing<'c> {
-    columns: &'c Columns<'c, Bare>,
-    attention: Option<&'c View<'c, f32, 2, Bare>>,
+pub(super) struct Drawing {
     pub b: usize,
     pub r: usize,
     pub n: usize,
+    pub draw: Draw,
+    /// As kernels take it.
+    pub sampler: Sampler,
+    /// Where attention is given.
     prepared: Option<Prepared>,
 }
 
-/// Attention on the scale that kernels take it.
+/// The kernels that bring attention to the scale that others take it.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     maps: Kernel<PrepareMapsParams>,
     scale: Kernel<PrepareAttentionParams>,
-    /// Whether each example has a map of its own, (b) of u32.
-    live: CUdeviceptr,
-    scaled: CUdeviceptr,
-    /// The power of two of each position, (r).
-    scales: CUdeviceptr,
+    params: PrepareAttentionParams,
 }
 
-impl<'c> Drawing<'c> {
+impl Drawing {
     /// Tells the sink of what preparation needs.
     pub fn new(
         sink: &mut Sink<'_>,
-        columns: &'c Columns<'c, Bare>,
-        attention: Option<&'c View<'c, f32, 2, Bare>>,
+        columns: &Columns<'_, Bare>,
+        attention: &Option<View<'_, f32, 2, Bare>>,
         [b, r]: [usize; 2],
     ) -> Result<Self> {
         let n = columns.n();
         sink.fit(&[("b", b), ("r", r), ("n", n)])?;
-        // These kernels do not depend on the element type.
-        let variant = Variant::new(variant::PREPARE).element("ELEMENT", Dtype::F32);
-        let mut prepared = || {
-            Ok(Prepared {
-                maps: sink.kernel(variant),
-                scale: sink.kernel(variant),
-                live: sink.part::<u32>("prepared attention", &[b])?,
-                scaled: sink.part::<f32>("prepared attention", &[r, b])?,
-                scales: sink.part::<f32>("prepared attention", &[r])?,
-            })
+        let prepared = match attention {
+            Some(attention) => Some(Prepared::new(sink, attention, columns.empty_maps())?),
+            None => None,
         };
-        let prepared = attention.map(|_| prepared()).transpose()?;
-        Ok(Self { columns, attention, b, r, n, prepared })
+        let draw = match columns {
+            Columns::Drawn { mixing, .. } => Draw::of(mixing.generator),
+            Columns::Given { .. } => Draw::Explicit,
+        };
+        let sampler = Sampler {
+            attention: prepared.map_or(0, |prepared| prepared.params.scaled),
+            scales: prepared.map_or(0, |prepared| prepared.params.scales),
+            b: b as u32,
+            r: r as u32,
+            n: n as u32,
+            ..Sampler::new(columns)
+        };
+        Ok(Self { b, r, n, draw, sampler, prepared })
     }
 
     /// The launches that prepare attention.
     pub fn prepare(&self, sink: &mut Sink<'_>) -> Result<()> {
-        let (Some(attention), Some(prepared)) = (self.attention, self.prepared) else { return Ok(()) };
-        let empty = match self.columns.empty_maps() {
-            EmptyMaps::Uniform => 1.0 / self.r as f32,
-            EmptyMaps::LeaveOut => 0.0,
-        };
-        let params = PrepareAttentionParams {
-            attention: attention.data,
-            example: attention.stride(0),
-            position: attention.stride(1),
-            live: prepared.live,
-            scaled: prepared.scaled,
-            scales: prepared.scales,
-            b: self.b as u32,
-            r: self.r as u32,
-            empty,
-            padding: 0,
-        };
-        sink.step(prepared.maps, &[self.b.div_ceil(8)], 256, &PrepareMapsParams(params))?;
-        sink.step(prepared.scale, &[self.r], 256, &params)
+        let Some(Prepared { maps, scale, params }) = self.prepared else { return Ok(()) };
+        sink.step(maps, &[self.b.div_ceil(8)], 256, &PrepareMapsParams(params))?;
+        sink.step(scale, &[self.r], 256, &params)
     }
 
     pub fn attends(&self) -> bool {
-        self.attention.is_some()
+        self.prepared.is_some()
     }
 
     /// Which examples have maps of their own, and the scales of positions; 0 without attention.
     pub fn live_and_scales(&self) -> [CUdeviceptr; 2] {
-        self.prepared.map_or([0; 2], |prepared| [prepared.live, prepared.scales])
+        self.prepared.map_or([0; 2], |Prepared { params, .. }| [params.live, params.scales])
     }
+}
 
-    pub fn draw(&self) -> Draw {
-        match self.columns {
-            Columns::Drawn { mixing, .. } => Draw::of(mixing.generator),
-            Columns::Given { .. } => Draw::Explicit,
-        }
-    }
-
-    /// The sampler of a kernel's parameters.
-    pub fn sampler(&self) -> Sampler {
-        let [_, scales] = self.live_and_scales();
-        let sampler = Sampler {
-            attention: self.prepared.map_or(0, |prepared| prepared.scaled),
-            scales,
-            alpha_low: 1.0,
-            alpha_high: 1.0,
-            b: self.b as u32,
-            r: self.r as u32,
-            n: self.n as u32,
-            ..Sampler::zeroed()
+impl Prepared {
+    fn new(sink: &mut Sink<'_>, attention: &View<'_, f32, 2, Bare>, empty_maps: EmptyMaps) -> Result<Self> {
+        let [b, r] = attention.shape();
+        let params = PrepareAttentionParams {
+            attention: attention.data,
+            example: attention.stride(0),
+            position: attention.stride(1),
+            live: sink.part::<u32>("prepared attention", &[b])?,
+            scaled: sink.part::<f32>("prepared attention", &[r, b])?,
+            scales: sink.part::<f32>("prepared attention", &[r])?,
+            b: b as u32,
+            r: r as u32,
+            empty: if empty_maps == EmptyMaps::Uniform { 1.0 / r as f32 } else { 0.0 },
+            padding: 0,
         };
-        match self.columns {
-            Columns::Given { weights, .. } => Sampler {
-                weights: weights.data,
-                weights_r: weights.stride(0),
-                weights_b: weights.stride(1),
-                weights_n: weights.stride(2),
-                ..sampler
-            },
-            Columns::Drawn { mixing, seed_and_step } => Sampler {
-                seed_and_step: seed_and_step.as_ref().map_or(0, |words| words.data),
-                ..sampler.of(mixing)
-            },
-        }
+        // These kernels do not depend on the element type.
+        let variant = Variant::new(variant::PREPARE).element("ELEMENT", Dtype::F32);
+        Ok(Self { maps: sink.kernel(variant), scale: sink.kernel(variant), params })
     }
 }
 
@@ -155,7 +128,16 @@ const FACTOR_PER_COLUMN: u32 = 1;
 const ALPHA_IS_ONE: u32 = 2;
 
 impl Sampler {
-    fn of(self, mixing: &Mixing) -> Self {
+    /// Where columns come from; sizes and attention are left to the caller.
+    fn new(columns: &Columns<'_, Bare>) -> Self {
+        let nothing = Self { alpha_low: 1.0, alpha_high: 1.0, ..Self::zeroed() };
+        let (mixing, words) = match columns {
+            Columns::Drawn { mixing, seed_and_step } => (mixing, seed_and_step),
+            Columns::Given { weights, .. } => {
+                let [weights_r, weights_b, weights_n] = [0, 1, 2].map(|axis| weights.stride(axis));
+                return Self { weights: weights.data, weights_r, weights_b, weights_n, ..nothing };
+            }
+        };
         let (alpha, flags) = match mixing.generator {
             Generator::Dirichlet { alpha } => (alpha, 0),
             Generator::Pair { alpha, factor } => {
@@ -168,53 +150,55 @@ impl Sampler {
         Self {
             seed: mixing.seed,
             step: mixing.step,
+            seed_and_step: words.as_ref().map_or(0, |words| words.data),
             alpha_low,
             alpha_high,
             first_position: mixing.first_position as u32,
             first_column: mixing.first_column as u32,
             flags,
-            ..self
+            ..nothing
         }
     }
 }
 
 /// A position-major copy of features whose channels are apart (NCHW), so that the kernels after it read whole lines.
-pub(super) struct Packing<'c, T: Element> {
-    features: &'c View<'c, T, 3, Bare>,
-    packed: View<'static, T, 3, Bare>,
+pub(super) struct Packing {
     kernel: Kernel<PrepareFeaturesParams>,
+    params: PrepareFeaturesParams,
+    packed: Matrix,
 }
 
-impl<'c, T: Element> Packing<'c, T> {
+impl Packing {
     /// Tells the sink of it where there is something to pack.
-    pub fn new(sink: &mut Sink<'_>, features: &'c View<'c, T, 3, Bare>) -> Result<Option<Self>> {
+    pub fn new<T: Element>(sink: &mut Sink<'_>, features: &View<'_, T, 3, Bare>) -> Result<Option<Self>> {
         let [b, r, d] = features.shape();
         if features.layout.strides[2] == 1 || d == 1 {
             return Ok(None);
         }
         let row = d.next_multiple_of(16 / size_of::<T>());
-        let layout = Layout { shape: [b, r, d], strides: [row, b * row, 1] };
-        let packed = View::at(sink.part::<T>("packed features", &[r, b, row])?, layout);
-        let kernel = sink.kernel(Variant::new(variant::PREPARE).element("ELEMENT", T::DTYPE));
-        Ok(Some(Self { features, packed, kernel }))
-    }
-
-    /// Copies; returns the copy.
-    pub fn pack(&self, sink: &mut Sink<'_>) -> Result<&View<'static, T, 3, Bare>> {
-        let ([b, r, d], features) = (self.features.shape(), self.features);
+        let packed = sink.part::<T>("packed features", &[r, b, row])?;
         let params = PrepareFeaturesParams {
             features: features.data,
             example: features.stride(0),
             position: features.stride(1),
             channel: features.stride(2),
-            packed: self.packed.data,
+            packed,
             b: b as u32,
             r: r as u32,
             d: d as u32,
-            row: self.packed.layout.strides[0] as u32,
+            row: row as u32,
         };
-        sink.step(self.kernel, &[b, r.div_ceil(32), d.div_ceil(32)], 256, &params)?;
-        Ok(&self.packed)
+        let layout = Layout { shape: [b, r, d], strides: [row, b * row, 1] };
+        let kernel = sink.kernel(Variant::new(variant::PREPARE).element("ELEMENT", T::DTYPE));
+        Ok(Some(Self { kernel, params, packed: Matrix::new(&View::<T, 3, Bare>::at(packed, layout)) }))
+    }
+
+    /// Copies; returns the copy (b, r, d).
+    pub fn step(&self, sink: &mut Sink<'_>) -> Result<Matrix> {
+        let PrepareFeaturesParams { b, r, d, .. } = self.params;
+        let blocks = [b as usize, r.div_ceil(32) as usize, d.div_ceil(32) as usize];
+        sink.step(self.kernel, &blocks, 256, &self.params)?;
+        Ok(self.packed)
     }
 }
 

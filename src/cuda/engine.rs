@@ -12,7 +12,7 @@ use super::device::DeviceInfo;
 use super::jit::{Compiler, Resources};
 use super::modules::{Loaded, Modules};
 use super::variant::Variant;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Compiled kernels of one CUDA context. Cheap to clone; all clones, and all engines of one context and
 /// compiler, share what is compiled. It stays loaded for as long as the context is there, since graphs may

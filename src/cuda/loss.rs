@@ -21,8 +21,8 @@ use crate::view::{Layout, View};
 const DRAWN_CHUNK: usize = 8192;
 
 /// What the kernels of a call share.
-pub(super) struct Shared<'c> {
-    pub drawing: Drawing<'c>,
+pub(super) struct Shared {
+    pub drawing: Drawing,
     pub math: Math,
     /// Columns of a chunk.
     pub chunk: usize,
@@ -54,7 +54,7 @@ impl Kept {
         sink: &mut Sink<'_>,
         name: &'static str,
         dtype: Dtype,
-        drawing: &Drawing<'_>,
+        drawing: &Drawing,
         chunk: usize,
     ) -> Result<Self> {
         let pitch = drawing.b.next_multiple_of(8);
@@ -67,7 +67,7 @@ impl Kept {
         &self,
         sink: &mut Sink<'_>,
         fill: Fill,
-        drawing: &Drawing<'_>,
+        drawing: &Drawing,
         (first, columns): (usize, usize),
         mass: Option<u64>,
     ) -> Result<()> {
@@ -79,7 +79,7 @@ impl Kept {
     }
 
     /// (columns, r, b).
-    pub fn matrix(&self, drawing: &Drawing<'_>, columns: usize) -> Matrix {
+    pub fn matrix(&self, drawing: &Drawing, columns: usize) -> Matrix {
         let shape = [columns, drawing.r, drawing.b];
         let layout = Layout { shape, strides: [self.pitch, self.chunk * self.pitch, 1] };
         match self.dtype.bytes() {
@@ -100,7 +100,7 @@ impl<T: Element> Planned for LossCall<'_, T, Bare> {
         let (input, outputs) = (&self.input, &self.outputs);
         let [b, r, c] = input.logits.shape();
         sink.fit(&[("c", c)])?;
-        let drawing = Drawing::new(sink, &self.columns, input.attention.as_ref(), [b, r])?;
+        let drawing = Drawing::new(sink, &self.columns, &input.attention, [b, r])?;
         let wants_logits = outputs.logits.is_some() || outputs.logits_f32.is_some();
         let gradient = wants_logits || outputs.attention.is_some();
         let math = choose_math(sink, T::DTYPE, outputs.attention.is_some())?;

@@ -28,7 +28,7 @@ impl LogitsPass {
     pub fn new<T: Element>(
         sink: &mut Sink<'_>,
         call: &LossCall<'_, T, Bare>,
-        shared: &Shared<'_>,
+        shared: &Shared,
     ) -> Result<Self> {
         let ([b, r, c], math, chunk) = (call.input.logits.shape(), shared.math, shared.chunk);
         let panel = if math == Math::Half && b > 64 { 128 } else { 64 };
@@ -119,7 +119,7 @@ pub(super) struct LossInput {
 }
 
 impl LossInput {
-    pub fn new<T: Element>(call: &LossCall<'_, T, Bare>, shared: &Shared<'_>) -> Self {
+    pub fn new<T: Element>(call: &LossCall<'_, T, Bare>, shared: &Shared) -> Self {
         let [b, r, c] = call.input.logits.shape();
         let (labels, soft) = target_params(Some(&call.input.targets), c);
         Self {

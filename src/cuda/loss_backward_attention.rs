@@ -18,8 +18,8 @@ use crate::op::LossCall;
 use crate::view::ViewMut;
 
 /// The pass that sums da.
-pub(super) struct AttentionPass<'c> {
-    drawing: Drawing<'c>,
+pub(super) struct AttentionPass {
+    drawing: Drawing,
     fill: Fill,
     /// Λ of a chunk.
     lambda: Kept,
@@ -29,11 +29,11 @@ pub(super) struct AttentionPass<'c> {
     sum_params: LossAttentionSumParams,
 }
 
-impl<'c> AttentionPass<'c> {
+impl AttentionPass {
     pub fn new<T: Element>(
         sink: &mut Sink<'_>,
         call: &LossCall<'_, T, Bare>,
-        shared: &Shared<'c>,
+        shared: &Shared,
         out: &ViewMut<'_, f32, 2, Bare>,
     ) -> Result<Self> {
         let ([b, r, c], drawing) = (call.input.logits.shape(), shared.drawing);

@@ -38,13 +38,13 @@ impl Forward {
     pub fn new<T: Element>(
         sink: &mut Sink<'_>,
         call: &LossCall<'_, T, Bare>,
-        shared: &Shared<'_>,
+        shared: &Shared,
         tile: Option<Tile>,
         [partial, masses]: [CUdeviceptr; 2],
     ) -> Self {
         let (input, outputs, drawing, math) = (&call.input, &call.outputs, &shared.drawing, shared.math);
         let soft = input.targets.are_soft();
-        let draw = if tile.is_some() { drawing.draw() } else { Draw::Stored };
+        let draw = if tile.is_some() { drawing.draw } else { Draw::Stored };
         // Of stored columns a block takes 64 examples at a time.
         let tile =
             tile.unwrap_or_else(|| Tile::choose(sink.device, 64, |tile| shared_bytes(tile, math, soft)));
@@ -59,7 +59,7 @@ impl Forward {
         let (labels, soft) = target_params(Some(&input.targets), input.logits.shape()[2]);
         let (pitch, chunk) = shared.matrix.map_or((0, 0), |kept| (kept.pitch as i64, kept.chunk as i64));
         let params = LossForwardParams {
-            sampler: drawing.sampler(),
+            sampler: drawing.sampler,
             logits: Matrix::new(&input.logits),
             soft,
             labels,

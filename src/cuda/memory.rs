@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use cudarc::driver::sys::CUdeviceptr;
-use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DeviceSlice};
+use cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
 
 use crate::memory::{Addressed, Data, DataMut, Memory, sealed::Sealed};
 use crate::view::{Layout, View, ViewMut};
@@ -88,6 +88,14 @@ impl<T, const N: usize> View<'_, T, N, Bare> {
     /// Memory of this layout; its element at index zero lies at `address`.
     pub fn at(address: CUdeviceptr, layout: Layout<N>) -> Self {
         Self { data: address, layout }
+    }
+
+    /// The same address, for as long as one likes.
+    pub(super) fn detach(&self) -> View<'static, T, N, Bare>
+    where
+        T: 'static,
+    {
+        View::at(self.data, self.layout)
     }
 
     /// A stride as kernels take it. Layouts are checked to reach no further than `isize::MAX`.

@@ -23,14 +23,14 @@ impl<T: Element> Planned for MixCall<'_, T, Bare> {
         let (input, outputs) = (&self.input, &self.outputs);
         let ([b, r, d], c) = (input.features.shape(), input.classes());
         sink.fit(&[("d", d), ("c", c)])?;
-        let drawing = Drawing::new(sink, &self.columns, input.attention.as_ref(), [b, r])?;
+        let drawing = Drawing::new(sink, &self.columns, &input.attention, [b, r])?;
         let packing = Packing::new(sink, &input.features)?;
         let math = sink.math(T::DTYPE)?;
         let tile = Tile::choose(sink.device, b, |tile| shared_bytes(tile, math));
         let variant = Variant::new(variant::MIX_FORWARD)
             .element("ELEMENT", T::DTYPE)
             .math(math)
-            .number("DRAW", drawing.draw() as u32)
+            .number("DRAW", drawing.draw as u32)
             .tile(&tile)
             .shared(shared_bytes(&tile, math));
         let kernel = sink.kernel(variant);
@@ -38,7 +38,7 @@ impl<T: Element> Planned for MixCall<'_, T, Bare> {
             return Ok(());
         }
         drawing.prepare(sink)?;
-        let features = packing.as_ref().map(|packing| packing.pack(sink)).transpose()?;
+        let features = packing.as_ref().map(|packing| packing.step(sink)).transpose()?;
         let column_tiles = drawing.n.div_ceil(16 * tile.warps as usize);
         // Channels are split only where positions and columns alone leave multiprocessors idle: each split draws again.
         let wanted = (sink.device.multiprocessors as usize).div_ceil(r.saturating_mul(column_tiles));
@@ -47,8 +47,8 @@ impl<T: Element> Planned for MixCall<'_, T, Bare> {
         let targets = input.targets.as_ref().filter(|_| outputs.targets.is_some());
         let (labels, soft) = target_params(targets.map(|given| &given.targets), c);
         let params = MixForwardParams {
-            sampler: drawing.sampler(),
-            features: Matrix::new(features.unwrap_or(&input.features)),
+            sampler: drawing.sampler,
+            features: features.unwrap_or(Matrix::new(&input.features)),
             mixed: Matrix::out(&outputs.features),
             labels,
             soft,

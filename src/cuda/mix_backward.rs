@@ -37,14 +37,14 @@ impl<T: Element> Planned for MixBackwardCall<'_, T, Bare> {
         let (input, outputs) = (&self.input, &self.outputs);
         let [b, r, d] = input.features.shape();
         sink.fit(&[("d", d), ("c", input.classes())])?;
-        let drawing = Drawing::new(sink, &self.columns, input.attention.as_ref(), [b, r])?;
+        let drawing = Drawing::new(sink, &self.columns, &input.attention, [b, r])?;
         let math = sink.math(T::DTYPE)?;
         let d_features = outputs.features.as_ref().map(|out| out.as_read());
         let d_targets = outputs.targets.as_ref().map(|out| flat(&out.as_read()));
         let wanted = d_features.is_some() || d_targets.is_some();
-        let mut matrix = || MixMatrix::new::<T>(sink, &drawing);
+        let mut matrix = || MixMatrix::<T>::new(sink, &drawing);
         let matrix = wanted.then(&mut matrix).transpose()?;
-        let features = match &d_features {
+        let features = match d_features {
             Some(out) => Some(Pass::new(
                 sink,
                 &drawing,
@@ -55,7 +55,7 @@ impl<T: Element> Planned for MixBackwardCall<'_, T, Bare> {
             )?),
             None => None,
         };
-        let targets = match (&self.gradients.targets, &d_targets) {
+        let targets = match (&self.gradients.targets, d_targets) {
             (Some(mixed), Some(out)) => {
                 Some(Pass::new(sink, &drawing, (T::DTYPE, math), Side::Targets, mixed, out)?)
             }
@@ -88,7 +88,7 @@ struct MixMatrix<T: Element> {
 }
 
 impl<T: Element> MixMatrix<T> {
-    fn new(sink: &mut Sink<'_>, drawing: &Drawing<'_>) -> Result<Self> {
+    fn new(sink: &mut Sink<'_>, drawing: &Drawing) -> Result<Self> {
         let (b, r, chunk) = (drawing.b, drawing.r, drawing.n.min(CHUNK));
         let pitch = chunk.next_multiple_of(64);
         let fill = Fill::new(sink, drawing, T::DTYPE);
@@ -98,13 +98,7 @@ impl<T: Element> MixMatrix<T> {
     }
 
     /// Draws columns; returns them as (b, r, columns).
-    fn fill(
-        &self,
-        sink: &mut Sink<'_>,
-        drawing: &Drawing<'_>,
-        first: usize,
-        columns: usize,
-    ) -> Result<Matrix> {
+    fn fill(&self, sink: &mut Sink<'_>, drawing: &Drawing, first: usize, columns: usize) -> Result<Matrix> {
         let Layout { shape: [b, r, _], strides } = self.memory.layout;
         let [out_b, out_r, out_n] = strides.map(|stride| stride as i64);
         let out = self.memory.data;
@@ -117,11 +111,11 @@ impl<T: Element> MixMatrix<T> {
 }
 
 /// The gradient of features or of targets, of elements of `G`.
-struct Pass<'c, G: Element> {
+struct Pass<G: Element> {
     side: Side,
     kernel: Kernel<MixBackwardParams>,
-    mixed: &'c View<'c, G, 3, Bare>,
-    out: &'c View<'static, G, 3, Bare>,
+    mixed: View<'static, G, 3, Bare>,
+    out: View<'static, G, 3, Bare>,
     b: usize,
     r: usize,
     splits: usize,
@@ -129,14 +123,14 @@ struct Pass<'c, G: Element> {
     slices: Option<Slices>,
 }
 
-impl<'c, G: Element> Pass<'c, G> {
+impl<G: Element> Pass<G> {
     fn new(
         sink: &mut Sink<'_>,
-        drawing: &Drawing<'_>,
+        drawing: &Drawing,
         (dtype, math): (Dtype, Math),
         side: Side,
-        mixed: &'c View<'c, G, 3, Bare>,
-        out: &'c View<'static, G, 3, Bare>,
+        mixed: &View<'_, G, 3, Bare>,
+        out: View<'static, G, 3, Bare>,
     ) -> Result<Self> {
         let (b, r, n, channels) = (drawing.b, drawing.r, drawing.n, out.shape()[2]);
         let variant = Variant::new(variant::MIX_BACKWARD)
@@ -152,19 +146,20 @@ impl<'c, G: Element> Pass<'c, G> {
             true => None,
             false => Some(Slices::new(sink, G::DTYPE, splits, [r, b, channels])?),
         };
-        Ok(Self { side, kernel, mixed, out, b, r, splits, slices })
+        Ok(Self { side, kernel, mixed: mixed.detach(), out, b, r, splits, slices })
     }
 
     /// Adds the chunk's columns, from `first` on.
     fn add(&self, sink: &mut Sink<'_>, weights: &Matrix, first: usize) -> Result<()> {
-        let Self { b, r, splits, mixed, .. } = *self;
+        let Self { b, r, splits, mixed, .. } = self;
+        let (b, r, splits) = (*b, *r, *splits);
         let channels = self.out.shape()[2];
         let skipped = (first * mixed.layout.strides[0] * size_of::<G>()) as u64;
         let layout = Layout { shape: [weights.channels as usize, r, channels], ..mixed.layout };
         let params = MixBackwardParams {
             weights: *weights,
             mixed: Matrix::new(&View::<G, 3, Bare>::at(mixed.data + skipped, layout)),
-            out: Matrix::new(self.out),
+            out: Matrix::new(&self.out),
             partial: self.slices.as_ref().map_or(0, |slices| slices.partial),
             b: b as u32,
             r: r as u32,
@@ -182,7 +177,7 @@ impl<'c, G: Element> Pass<'c, G> {
             Side::Features => (self.r, self.splits),
             Side::Targets => (1, self.splits * self.r),
         };
-        slices.sum(sink, count, [self.b, positions], Matrix::new(self.out), Factors::default())
+        slices.sum(sink, count, [self.b, positions], Matrix::new(&self.out), Factors::default())
     }
 }
 

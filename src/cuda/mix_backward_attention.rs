@@ -31,7 +31,7 @@ impl AttentionPass {
     pub fn new<T: Element>(
         sink: &mut Sink<'_>,
         call: &MixBackwardCall<'_, T, Bare>,
-        drawing: &Drawing<'_>,
+        drawing: &Drawing,
         math: Math,
         out: View<'_, f32, 2, Bare>,
     ) -> Result<Self> {
@@ -40,7 +40,7 @@ impl AttentionPass {
         let variant = Variant::new(variant::MIX_BACKWARD_ATTENTION)
             .element("ELEMENT", T::DTYPE)
             .math(math)
-            .number("DRAW", drawing.draw() as u32)
+            .number("DRAW", drawing.draw as u32)
             .tile(&tile)
             .shared(shared_bytes(&tile, math));
         let splits = splits(r, n.div_ceil(16 * tile.warps as usize).min(MOST_SPLITS));
@@ -51,7 +51,7 @@ impl AttentionPass {
         let targets = call.input.targets.as_ref().filter(|_| call.gradients.targets.is_some());
         let (labels, soft) = target_params(targets.map(|given| &given.targets), call.input.classes());
         let params = MixAttentionParams {
-            sampler: drawing.sampler(),
+            sampler: drawing.sampler,
             features: Matrix::new(&call.input.features),
             d_mixed: Matrix::new(&call.gradients.features),
             labels,

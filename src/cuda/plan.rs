@@ -15,7 +15,7 @@ use super::variant::{Math, Variant};
 use crate::element::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::op::Check;
-use crate::view::ViewMut;
+use crate::view::{Layout, ViewMut};
 
 /// A call over bare pointers: what an op needs, and what it launches.
 pub trait Planned {
@@ -58,7 +58,7 @@ enum Aim<'e> {
     Launch {
         engine: &'e Engine,
         stream: CUstream,
-        workspace: ViewMut<'e, u8, 1, Bare>,
+        given: usize,
         check: Check,
     },
 }
@@ -125,8 +125,8 @@ impl<'e> Sink<'e> {
     ) -> Result<()> {
         let mut check = Check::new(C::OP);
         call.check(&mut check)?;
-        let base = workspace.data;
-        let aim = Aim::Launch { engine, stream, workspace, check };
+        let (base, [given]) = (workspace.data, workspace.layout.shape);
+        let aim = Aim::Launch { engine, stream, given, check };
         let mut sink = Sink { base, ..Sink::new(C::OP, engine.device(), precision, aim) };
         call.plan(&mut sink)
     }
@@ -159,8 +159,8 @@ impl<'e> Sink<'e> {
                 engine.prepare(self.op, &self.kernels, None)?;
                 Ok(false)
             }
-            Aim::Launch { engine, stream, workspace, check } => {
-                claim(self.op, workspace, self.used, check)?;
+            Aim::Launch { engine, stream, given, check } => {
+                claim(self.op, (self.base, *given), self.used, check)?;
                 self.functions = engine.prepare(self.op, &self.kernels, Some(*stream))?;
                 Ok(true)
             }
@@ -222,21 +222,19 @@ impl<'e> Sink<'e> {
 /// Checks that a workspace has `wanted` bytes, which the call writes.
 fn claim(
     op: &'static str,
-    workspace: &ViewMut<'_, u8, 1, Bare>,
+    (address, given): (CUdeviceptr, usize),
     wanted: usize,
     check: &mut Check,
 ) -> Result<()> {
-    let [given] = workspace.layout.shape;
     if given < wanted {
         return Err(Error::new(op, ErrorKind::Workspace { given, wanted }));
     }
     if wanted == 0 {
         return Ok(());
     }
-    let address = workspace.data;
     if address == 0 || !address.is_multiple_of(ALIGNMENT as u64) {
         let rule = "a device address that is a multiple of 256, as allocators give it";
         return Err(Error::value(op, "the workspace's address", format_args!("{address:#x}"), rule));
     }
-    check.add::<u8, 1>("the workspace", address, &crate::view::Layout::contiguous([wanted]), true)
+    check.add::<u8, 1>("the workspace", address, &Layout::contiguous([wanted]), true)
 }

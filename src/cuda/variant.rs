@@ -204,8 +204,8 @@ impl Variant {
 
     /// What the compiler gets: the kernels assert that they use as much shared memory as they are launched with.
     pub fn program(&self) -> Program {
-        let shared = Some(("SHARED_BYTES", Value::Number(self.shared_bytes)));
-        let macros = self.macros.iter().chain([&shared.filter(|_| self.shared_bytes > 0)]).flatten();
+        let shared = (self.shared_bytes > 0).then_some(("SHARED_BYTES", Value::Number(self.shared_bytes)));
+        let macros = self.macros.iter().chain([&shared]).flatten();
         Program {
             name: self.source.file.into(),
             text: self.source.text.into(),

@@ -28,7 +28,7 @@ impl<T: Element> Planned for WeightsCall<'_, T, Bare> {
 
     fn plan(&self, sink: &mut Sink<'_>) -> Result<()> {
         let (input, outputs) = (&self.input, &self.outputs);
-        let drawing = Drawing::new(sink, &self.columns, input.attention.as_ref(), [input.b, input.r])?;
+        let drawing = Drawing::new(sink, &self.columns, &input.attention, [input.b, input.r])?;
         let fill = Fill::new(sink, &drawing, T::DTYPE);
         if !sink.begin()? {
             return Ok(());
@@ -45,7 +45,7 @@ impl<T: Element> Planned for WeightsCall<'_, T, Bare> {
                 columns: drawing.n,
                 out: out.data,
                 strides: [0, 1, 2].map(|axis| out.stride(axis)),
-                mass: mass.map_or(0, |mass| mass.data),
+                mass: mass.as_ref().map_or(0, |mass| mass.data),
                 mass_stride: mass.map_or(0, |mass| mass.stride(0)),
                 matrix: true,
             },
@@ -75,24 +75,24 @@ pub(super) struct Chunk {
 }
 
 impl Fill {
-    pub fn new(sink: &mut Sink<'_>, drawing: &Drawing<'_>, dtype: Dtype) -> Self {
+    pub fn new(sink: &mut Sink<'_>, drawing: &Drawing, dtype: Dtype) -> Self {
         let tile = Tile::choose(sink.device, drawing.b, shared_bytes);
         let variant = Variant::new(variant::WEIGHTS)
             .element("ELEMENT", dtype)
-            .number("DRAW", drawing.draw() as u32)
+            .number("DRAW", drawing.draw as u32)
             .tile(&tile)
             .shared(shared_bytes(&tile));
         Self { kernel: sink.kernel(variant), warps: tile.warps, dtype }
     }
 
-    pub fn step(&self, sink: &mut Sink<'_>, drawing: &Drawing<'_>, chunk: &Chunk) -> Result<()> {
+    pub fn step(&self, sink: &mut Sink<'_>, drawing: &Drawing, chunk: &Chunk) -> Result<()> {
         let [out_r, out_b, out_n] = chunk.strides;
         // Whether rows of columns can be written sixteen bytes at a time.
         let boundary = 16 / self.dtype.bytes() as i64;
         let rows = out_r % boundary == 0 && out_b % boundary == 0;
         let aligned = rows && out_n == 1 && chunk.out.is_multiple_of(16);
         let params = WeightsParams {
-            sampler: drawing.sampler(),
+            sampler: drawing.sampler,
             out: chunk.out,
             mass: chunk.mass,
             out_r,
