@@ -9,17 +9,14 @@ use super::plan::{Kernel, Params, Planned, Sink};
 use super::variant::{self, Variant};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::op::{ATTENTION, AttentionBackwardCall, AttentionCall, AttentionInput, Check};
+use crate::op::{ATTENTION, AttentionBackwardCall, AttentionCall, AttentionInput};
 use crate::problem::{AttentionOptions, Normalise, Query};
 use crate::view::{Layout, View};
 
 const THREADS: u32 = 256;
 
 impl<T: Element> Planned for AttentionCall<'_, T, Bare> {
-    const OP: &'static str = ATTENTION;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        AttentionCall::check(self, check)?;
+    fn check_strides(&self) -> Result<()> {
         check_contiguous(&self.maps.as_read())
     }
 
@@ -35,10 +32,7 @@ impl<T: Element> Planned for AttentionCall<'_, T, Bare> {
 }
 
 impl<T: Element> Planned for AttentionBackwardCall<'_, T, Bare> {
-    const OP: &'static str = ATTENTION;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        AttentionBackwardCall::check(self, check)?;
+    fn check_strides(&self) -> Result<()> {
         check_contiguous(&self.d_maps)
     }
 

@@ -13,7 +13,7 @@ use super::variant::Math;
 use super::weights::{Chunk, Fill};
 use crate::element::{Dtype, Element};
 use crate::error::Result;
-use crate::op::{Check, LOSS, LossCall};
+use crate::op::LossCall;
 use crate::problem::Reduction;
 use crate::view::{Layout, View};
 
@@ -90,12 +90,6 @@ impl Kept {
 }
 
 impl<T: Element> Planned for LossCall<'_, T, Bare> {
-    const OP: &'static str = LOSS;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        LossCall::check(self, check)
-    }
-
     fn plan(&self, sink: &mut Sink<'_>) -> Result<()> {
         let (input, outputs) = (&self.input, &self.outputs);
         let [b, r, c] = input.logits.shape();

@@ -10,15 +10,9 @@ use super::tile::Tile;
 use super::variant::{self, Math, Variant};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Check, MIX, MixCall};
+use crate::op::MixCall;
 
 impl<T: Element> Planned for MixCall<'_, T, Bare> {
-    const OP: &'static str = MIX;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        MixCall::check(self, check)
-    }
-
     fn plan(&self, sink: &mut Sink<'_>) -> Result<()> {
         let (input, outputs) = (&self.input, &self.outputs);
         let ([b, r, d], c) = (input.features.shape(), input.classes());

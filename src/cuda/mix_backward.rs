@@ -14,7 +14,7 @@ use super::variant::{self, Math, Variant};
 use super::weights::{Chunk, Fill};
 use crate::element::{Dtype, Element};
 use crate::error::Result;
-use crate::op::{Check, MIX, MixBackwardCall};
+use crate::op::MixBackwardCall;
 use crate::view::{Layout, View};
 
 const WARPS: u32 = 4;
@@ -27,12 +27,6 @@ enum Side {
 }
 
 impl<T: Element> Planned for MixBackwardCall<'_, T, Bare> {
-    const OP: &'static str = MIX;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        MixBackwardCall::check(self, check)
-    }
-
     fn plan(&self, sink: &mut Sink<'_>) -> Result<()> {
         let (input, outputs) = (&self.input, &self.outputs);
         let [b, r, d] = input.features.shape();

@@ -14,16 +14,15 @@ use super::queue::Precision;
 use super::variant::{Math, Variant};
 use crate::element::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::op::Check;
+use crate::op::{Call, Check};
 use crate::view::{Layout, ViewMut};
 
 /// A call over bare pointers: what an op needs, and what it launches.
-pub trait Planned {
-    /// What errors call it.
-    const OP: &'static str;
-
-    /// The one check, of options, shapes and memory.
-    fn check(&self, check: &mut Check) -> Result<()>;
+pub trait Planned: Call {
+    /// What the kernels ask of strides beyond the one check.
+    fn check_strides(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Tells the sink of parts and kernels, then begins, then launches.
     fn plan(&self, sink: &mut Sink<'_>) -> Result<()>;
@@ -86,7 +85,7 @@ impl<'e> Sink<'e> {
 
     /// Bytes of workspace of a call.
     pub(super) fn measure<C: Planned>(device: &DeviceInfo, precision: Precision, call: &C) -> Result<usize> {
-        call.check(&mut Check::new(C::OP))?;
+        check(call)?;
         let mut sink = Sink::new(C::OP, device, precision, Aim::Measure);
         call.plan(&mut sink)?;
         Ok(sink.used)
@@ -94,7 +93,7 @@ impl<'e> Sink<'e> {
 
     /// Compiles what a call needs.
     pub(super) fn compile<C: Planned>(engine: &Engine, precision: Precision, call: &C) -> Result<()> {
-        call.check(&mut Check::new(C::OP))?;
+        check(call)?;
         call.plan(&mut Sink::new(C::OP, engine.device(), precision, Aim::Compile(engine)))
     }
 
@@ -123,8 +122,7 @@ impl<'e> Sink<'e> {
         call: &C,
         workspace: ViewMut<'_, u8, 1, Bare>,
     ) -> Result<()> {
-        let mut check = Check::new(C::OP);
-        call.check(&mut check)?;
+        let check = check(call)?;
         let (base, [given]) = (workspace.data, workspace.layout.shape);
         let aim = Aim::Launch { engine, stream, given, check };
         let mut sink = Sink { base, ..Sink::new(C::OP, engine.device(), precision, aim) };
@@ -217,6 +215,13 @@ impl<'e> Sink<'e> {
             Err(_) => Err(Error::value(self.op, name, size, "at most 2^31 - 1 on a GPU")),
         })
     }
+}
+
+fn check<C: Planned>(call: &C) -> Result<Check> {
+    let mut check = Check::new(C::OP);
+    call.check(&mut check)?;
+    call.check_strides()?;
+    Ok(check)
 }
 
 /// Checks that a workspace has `wanted` bytes, which the call writes.

@@ -132,25 +132,16 @@ impl<'a> BareQueue<'a> {
     }
 
     /// Bytes of workspace that a call needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn workspace(&self, call: &impl BareCall) -> Result<usize> {
         Sink::measure(self.engine.device(), self.precision, call)
     }
 
     /// Compiles what a call needs. Of the memory only addresses and strides are looked at.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn compile(&self, call: &impl BareCall) -> Result<()> {
         Sink::compile(self.engine, self.precision, call)
     }
 
     /// Enqueues a call, with a workspace on a boundary of 256 bytes.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     ///
     /// # Safety
     /// All views of the call and the workspace name memory of the engine's context that is valid, for their reach, until the stream
@@ -223,7 +214,7 @@ impl<'a> Queue<'a> {
         call: &'s mut C,
         workspace: &'s mut ViewMut<'_, u8, 1, Cuda>,
     ) -> Result<()> {
-        let mut views = Call::new(<C::Bare<'s> as Planned>::OP, self)?;
+        let mut views = Call::new(<C::Bare<'s> as op::Call>::OP, self)?;
         let workspace = views.write("the workspace", workspace)?;
         let bare = call.bare(&mut views)?;
         // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
@@ -232,11 +223,11 @@ impl<'a> Queue<'a> {
     }
 
     fn measure<'s, C: Typed>(&'s self, call: &'s mut C) -> Result<usize> {
-        self.bare().workspace(&call.bare(&mut Call::new(<C::Bare<'s> as Planned>::OP, self)?)?)
+        self.bare().workspace(&call.bare(&mut Call::new(<C::Bare<'s> as op::Call>::OP, self)?)?)
     }
 
     fn compile<'s, C: Typed>(&'s self, call: &'s mut C) -> Result<()> {
-        self.bare().compile(&call.bare(&mut Call::new(<C::Bare<'s> as Planned>::OP, self)?)?)
+        self.bare().compile(&call.bare(&mut Call::new(<C::Bare<'s> as op::Call>::OP, self)?)?)
     }
 
     /// Runs a call with a workspace of its own.
@@ -315,9 +306,6 @@ type Workspace<'w> = ViewMut<'w, u8, 1, Cuda>;
 
 impl Queue<'_> {
     /// Λ, or M̂ where attention is given, (r, b, n), with the masses (r, n).
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn weights<'c, T: Element>(
         &self,
         columns: impl Into<Columns<'c, Cuda>>,
@@ -327,9 +315,6 @@ impl Queue<'_> {
     }
 
     /// [`Queue::weights`] into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn weights_into<T: Element>(
         &self,
         call: &mut WeightsCall<'_, T, Cuda>,
@@ -339,25 +324,16 @@ impl Queue<'_> {
     }
 
     /// Bytes of workspace that [`Queue::weights_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn weights_workspace<T: Element>(&self, call: &mut WeightsCall<'_, T, Cuda>) -> Result<usize> {
         self.measure(call)
     }
 
     /// Compiles what [`Queue::weights_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn weights_compile<T: Element>(&self, call: &mut WeightsCall<'_, T, Cuda>) -> Result<()> {
         self.compile(call)
     }
 
     /// Attention maps a (b, r): each sums to 1 over positions.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention<T: Element>(
         &self,
         input: &AttentionInput<'_, T, Cuda>,
@@ -367,9 +343,6 @@ impl Queue<'_> {
     }
 
     /// [`Queue::attention`] into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_into<T: Element>(
         &self,
         call: &mut AttentionCall<'_, T, Cuda>,
@@ -379,25 +352,16 @@ impl Queue<'_> {
     }
 
     /// Bytes of workspace that [`Queue::attention_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_workspace<T: Element>(&self, call: &mut AttentionCall<'_, T, Cuda>) -> Result<usize> {
         self.measure(call)
     }
 
     /// Compiles what [`Queue::attention_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_compile<T: Element>(&self, call: &mut AttentionCall<'_, T, Cuda>) -> Result<()> {
         self.compile(call)
     }
 
     /// The gradients of features, and of the classifier with CAM, from da (b, r), which is contiguous.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_backward<T: Element>(
         &self,
         input: &AttentionInput<'_, T, Cuda>,
@@ -408,9 +372,6 @@ impl Queue<'_> {
     }
 
     /// [`Queue::attention_backward`] into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_backward_into<T: Element>(
         &self,
         call: &mut AttentionBackwardCall<'_, T, Cuda>,
@@ -420,9 +381,6 @@ impl Queue<'_> {
     }
 
     /// Bytes of workspace that [`Queue::attention_backward_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_backward_workspace<T: Element>(
         &self,
         call: &mut AttentionBackwardCall<'_, T, Cuda>,
@@ -431,9 +389,6 @@ impl Queue<'_> {
     }
 
     /// Compiles what [`Queue::attention_backward_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn attention_backward_compile<T: Element>(
         &self,
         call: &mut AttentionBackwardCall<'_, T, Cuda>,
@@ -442,9 +397,6 @@ impl Queue<'_> {
     }
 
     /// Mixed features, and targets where they are given.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix<'c, T: Element>(
         &self,
         columns: impl Into<Columns<'c, Cuda>>,
@@ -454,9 +406,6 @@ impl Queue<'_> {
     }
 
     /// [`Queue::mix`] into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_into<T: Element>(
         &self,
         call: &mut MixCall<'_, T, Cuda>,
@@ -466,25 +415,16 @@ impl Queue<'_> {
     }
 
     /// Bytes of workspace that [`Queue::mix_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_workspace<T: Element>(&self, call: &mut MixCall<'_, T, Cuda>) -> Result<usize> {
         self.measure(call)
     }
 
     /// Compiles what [`Queue::mix_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_compile<T: Element>(&self, call: &mut MixCall<'_, T, Cuda>) -> Result<()> {
         self.compile(call)
     }
 
     /// All gradients of mixing that there are; [`cpu::mix_backward`](crate::cpu::mix_backward) says how large those of attention get.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_backward<'c, T: Element>(
         &self,
         columns: impl Into<Columns<'c, Cuda>>,
@@ -495,9 +435,6 @@ impl Queue<'_> {
     }
 
     /// [`Queue::mix_backward`] into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_backward_into<T: Element>(
         &self,
         call: &mut MixBackwardCall<'_, T, Cuda>,
@@ -507,9 +444,6 @@ impl Queue<'_> {
     }
 
     /// Bytes of workspace that [`Queue::mix_backward_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_backward_workspace<T: Element>(
         &self,
         call: &mut MixBackwardCall<'_, T, Cuda>,
@@ -518,17 +452,11 @@ impl Queue<'_> {
     }
 
     /// Compiles what [`Queue::mix_backward_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn mix_backward_compile<T: Element>(&self, call: &mut MixBackwardCall<'_, T, Cuda>) -> Result<()> {
         self.compile(call)
     }
 
     /// The loss, and its gradients where they are wanted, over the same draws.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn loss<'c, T: Element>(
         &self,
         columns: impl Into<Columns<'c, Cuda>>,
@@ -540,9 +468,6 @@ impl Queue<'_> {
     }
 
     /// [`Queue::loss`] into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn loss_into<T: Element>(
         &self,
         call: &mut LossCall<'_, T, Cuda>,
@@ -552,25 +477,16 @@ impl Queue<'_> {
     }
 
     /// Bytes of workspace that [`Queue::loss_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn loss_workspace<T: Element>(&self, call: &mut LossCall<'_, T, Cuda>) -> Result<usize> {
         self.measure(call)
     }
 
     /// Compiles what [`Queue::loss_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn loss_compile<T: Element>(&self, call: &mut LossCall<'_, T, Cuda>) -> Result<()> {
         self.compile(call)
     }
 
     /// A gradient times a factor, into the caller's memory. It needs no workspace.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn scale_into<T: Element, G: Element>(&self, call: &mut ScaleCall<'_, T, G, Cuda>) -> Result<()> {
         let mut views = Call::new(op::SCALE, self)?;
         let bare = call.bare(&mut views)?;
@@ -579,9 +495,6 @@ impl Queue<'_> {
     }
 
     /// Compiles what [`Queue::scale_into`] needs.
-    ///
-    /// # Errors
-    /// As [`Queue`].
     pub fn scale_compile<T: Element, G: Element>(&self, call: &mut ScaleCall<'_, T, G, Cuda>) -> Result<()> {
         self.compile(call)
     }

@@ -9,15 +9,9 @@ use super::split::Factors;
 use super::variant::{self, Variant};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Check, SCALE, ScaleCall};
+use crate::op::{SCALE, ScaleCall};
 
 impl<T: Element, G: Element> Planned for ScaleCall<'_, T, G, Bare> {
-    const OP: &'static str = SCALE;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        ScaleCall::check(self, check)
-    }
-
     fn plan(&self, sink: &mut Sink<'_>) -> Result<()> {
         let (gradient, out) = (&self.gradient, self.out.as_read());
         let shape = gradient.shape();

@@ -37,7 +37,6 @@ pub(super) fn chunks(n: usize, chunk: usize) -> impl Iterator<Item = (usize, usi
 
 /// One gradient (b, r, channels) that is summed in slices.
 pub(super) struct Slices {
-    pub splits: usize,
     /// f32 (splits, r, b, channels).
     pub partial: CUdeviceptr,
     kernel: Kernel<SplitSumParams>,
@@ -69,7 +68,7 @@ impl Slices {
     ) -> Result<Self> {
         let partial = sink.part::<f32>("slices of a gradient", &[splits, r, b, channels])?;
         let kernel = sink.kernel(Variant::new(variant::SPLIT_SUM).element("OUT", dtype));
-        Ok(Self { splits, partial, kernel })
+        Ok(Self { partial, kernel })
     }
 
     /// Adds `slices` slices up into `out` (b, r, channels).

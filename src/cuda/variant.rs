@@ -12,7 +12,7 @@ use crate::problem::{Alpha, Generator};
 
 /// How kernels multiply: MATH of types.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Math {
+pub(crate) enum Math {
     /// f32, fused multiply-adds.
     Exact = 0,
     /// f32 on tensor cores.

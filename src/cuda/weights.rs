@@ -10,14 +10,11 @@ use super::tile::Tile;
 use super::variant::{self, Variant};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
-use crate::op::{Check, WEIGHTS, WeightsCall};
+use crate::op::{WEIGHTS, WeightsCall};
 use crate::view::View;
 
 impl<T: Element> Planned for WeightsCall<'_, T, Bare> {
-    const OP: &'static str = WEIGHTS;
-
-    fn check(&self, check: &mut Check) -> Result<()> {
-        WeightsCall::check(self, check)?;
+    fn check_strides(&self) -> Result<()> {
         match &self.outputs.mass {
             Some(mass) if mass.as_read().stride(1) > 1 => {
                 Err(Error::arguments(WEIGHTS, "masses of one position must lie side by side"))

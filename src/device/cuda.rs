@@ -140,6 +140,7 @@ impl CudaDevice {
             value: self.download(&made.value)?[0],
             kl: self.maybe_download(&made.kl)?.map(|kl| kl[0]),
             logits: self.maybe_download(&made.logits)?,
+            logits_f32: self.maybe_download(&made.logits_f32)?,
             attention: self.maybe_download(&made.attention)?,
         })
     }
