@@ -1,7 +1,7 @@
 //! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
 
 use super::attention_scale::power_of_two_to_one;
-use super::pack::{largest_magnitude, read_row, write_row};
+use super::pack::{finite, largest_magnitude, read_row, write_row};
 use super::workers::{self, Carve, Shared, Word, for_each_item};
 use super::{check_attention_shape, zeros, zeros_bytes};
 use crate::element::Element;
@@ -384,8 +384,6 @@ impl<'s> Example<'s> {
                 (features / positive, query / positive)
             }
         };
-        // Past f32's range: the largest, since zero times infinity were NaN.
-        let finite = |factor: f64| (factor as f32).min(f32::MAX);
         (finite(to_features), finite(to_query))
     }
 }

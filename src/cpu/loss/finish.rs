@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, SUM_WORDS, Sums};
 use super::{Loss, LossInput};
-use crate::cpu::pack::write_position;
+use crate::cpu::pack::{finite, write_position};
 use crate::cpu::slab::Source;
 use crate::cpu::workers::{Shared, WideSums, Word};
 use crate::element::Element;
@@ -72,11 +72,6 @@ impl Finish<'_> {
             }
         });
     }
-}
-
-/// A factor of gradients in f32. One past f32's range is the largest: zero times infinity were NaN.
-pub(super) fn finite(factor: f64) -> f32 {
-    (factor as f32).clamp(f32::MIN, f32::MAX)
 }
 
 fn position_sums(plan: &Plan, position: &[Word]) -> Sums {

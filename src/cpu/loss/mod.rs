@@ -12,6 +12,7 @@ mod plan;
 mod tile;
 
 use super::attention_scale::ScaledAttention;
+use super::pack::finite;
 use super::slab::Source;
 use super::workers::{self, Carve, Shared, Word, for_each_item};
 use super::{LossInput, Targets, check_attention, check_weights, zeros, zeros_bytes};
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::problem::{LossOptions, Mixing, at_least_one, expect_shape};
 use crate::sampler::panel::Panel;
 use crate::view::{Layout, ViewMut};
-use finish::{Finish, finite};
+use finish::Finish;
 use item::{ItemRun, MixtureOutputs};
 use plan::Plan;
 
