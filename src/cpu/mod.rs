@@ -51,7 +51,6 @@ pub use mix::{
 };
 pub use weights::{MixMatrix, WeightsInput, weights, weights_into, weights_workspace_bytes};
 
-use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::problem::{self, expect_shape};
 use crate::view::View;
@@ -147,7 +146,11 @@ fn check_all(op: &'static str, name: &'static str, values: &View<'_, f32, 2>) ->
 }
 
 /// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them first.
-pub(crate) fn zeros<T: Element>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
+pub(crate) fn zeros<T: bytemuck::Zeroable>(
+    op: &'static str,
+    name: &'static str,
+    shape: &[usize],
+) -> Result<Vec<T>> {
     let product =
         |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
     let bytes = product(size_of::<T>(), shape);

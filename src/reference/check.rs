@@ -1,6 +1,7 @@
 //! Checks on sizes and values: what the loops index has been checked here first.
 
 use super::{Sizes, Targets};
+pub(super) use crate::cpu::zeros;
 use crate::error::{Error, Result};
 use crate::problem::{at_least_one, check_label};
 
@@ -51,15 +52,6 @@ pub(super) fn targets(op: &'static str, sizes: &Sizes, targets: Targets<'_>) -> 
 pub(super) fn labels(op: &'static str, sizes: &Sizes, labels: &[usize]) -> Result<()> {
     length(op, "labels", labels, &[sizes.b])?;
     labels.iter().enumerate().try_for_each(|(i, &label)| check_label(op, i, label as u64, sizes.c))
-}
-
-/// An array of zeros, or an error where there is no memory for it.
-pub(super) fn zeros(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<f64>> {
-    let count = count(op, name, shape)?;
-    let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| Error::TooLarge { op, name, sizes: shape.to_vec() })?;
-    values.resize(count, 0.0);
-    Ok(values)
 }
 
 fn count(op: &'static str, name: &'static str, shape: &[usize]) -> Result<usize> {
