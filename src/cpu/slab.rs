@@ -39,7 +39,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Columns `first .. first + count` of position j, ready to be drawn.
+    /// Columns `first .. first + count` of this call's position j, ready to be drawn.
     pub(crate) fn panel<'w>(
         &self,
         scratch: &'w mut [Word],
@@ -47,7 +47,19 @@ impl<'a> Source<'a> {
         first: usize,
         count: usize,
     ) -> Panel<'w> {
+        let (j, first) = (self.mixing.first_position + j, self.mixing.first_column + first);
         Panel::new(scratch, self.stream, self.panel_alpha(), j as u32, first as u32, count)
+    }
+
+    /// Which of this call's columns a panel's places `start .. start + count` hold.
+    pub(crate) fn columns<'p>(
+        &self,
+        panel: &'p Panel<'_>,
+        start: usize,
+        count: usize,
+    ) -> impl Iterator<Item = usize> + Clone + use<'p> {
+        let first = self.mixing.first_column;
+        panel.k()[start..start + count].iter().map(move |&k| k as usize - first)
     }
 }
 
@@ -124,7 +136,7 @@ impl<'w> Slab<'w> {
             }
             Generator::Explicit => {
                 self.clear(b);
-                self.copy_explicit(source, j, &panel.k()[start..start + count]);
+                self.copy_explicit(source, j, source.columns(panel, start, count));
             }
         }
         let attention = source.attention.as_ref().map(|attention| attention.position(j));
@@ -157,11 +169,11 @@ impl<'w> Slab<'w> {
         }
     }
 
-    fn copy_explicit(&mut self, source: &Source<'_>, j: usize, ks: &[u32]) {
+    fn copy_explicit(&mut self, source: &Source<'_>, j: usize, ks: impl Iterator<Item = usize> + Clone) {
         let Some(weights) = &source.weights else { return };
         let j = if weights.shape()[0] == 1 { 0 } else { j };
         for (i, row) in self.matrix.chunks_exact_mut(self.stride).take(source.b).enumerate() {
-            row.iter_mut().zip(ks).for_each(|(m, &k)| *m = weights.get([j, i, k as usize]));
+            row.iter_mut().zip(ks.clone()).for_each(|(m, k)| *m = weights.get([j, i, k]));
         }
         self.moderate(source.b);
     }

@@ -126,19 +126,19 @@ pub fn weights_into(
         for start in (0..panel.k().len()).step_by(width) {
             let count = width.min(panel.k().len() - start);
             slab.draw(&source, &panel, j, start, count);
-            let ks = &panel.k()[start..start + count];
+            let ks = source.columns(&panel, start, count);
             for (i, row) in slab.matrix.chunks_exact(slab.stride).take(b).enumerate() {
                 let at = matrix_layout.offset([j, i, 0]);
-                for (&k, &value) in ks.iter().zip(row) {
+                for (k, &value) in ks.clone().zip(row) {
                     // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to this item.
-                    unsafe { matrix.set(at + k as usize * matrix_layout.strides[2], value) };
+                    unsafe { matrix.set(at + k * matrix_layout.strides[2], value) };
                 }
             }
             let Some((layout, mass)) = &mass else { continue };
             let scale = source.attention.as_ref().map_or(1.0, |attention| attention.scale(j));
-            for (&k, &value) in ks.iter().zip(&*slab.mass) {
+            for (k, &value) in ks.zip(&*slab.mass) {
                 // SAFETY: as above.
-                unsafe { mass.set(layout.offset([j, k as usize]), value / scale) };
+                unsafe { mass.set(layout.offset([j, k]), value / scale) };
             }
         }
     });

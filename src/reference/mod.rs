@@ -6,7 +6,7 @@
 //!
 //! | equation | function |
 //! |---|---|
-//! | (1)(2) Λ = λI + (1 − λ)Π | [`pair_weights`] |
+//! | (1)(2) Λ = λI + (1 − λ)Π | [`pair_weights`], [`pair_weights_from`] |
 //! | (3)(4) columns of Λ sum to 1 | [`normalise_weights`] |
 //! | a = h(uᵀz), u by GAP or CAM, h by ReLU + l1 or softmax | [`attention()`], [`attention_backward`] |
 //! | an all-zero attention map is uniform | [`settle_attention`] |
@@ -78,7 +78,7 @@ pub use mix::{
 };
 pub use weights::{
     MixMatrix, MixMatrixGradient, broadcast_weights, mix_matrix, mix_matrix_backward, normalise_weights,
-    pair_weights, reweight, settle_attention,
+    pair_weights, pair_weights_from, reweight, settle_attention,
 };
 
 /// The sizes of a problem. A function looks only at those that its arguments have; the default is 1 for each.
