@@ -129,9 +129,9 @@ pub struct Mixing {
     pub step: u64,
     /// What examples without attention count for; either way their maps get no gradient.
     pub empty_maps: EmptyMaps,
-    /// Position 0 of this call is this position of a larger one, from whose random numbers it draws.
+    /// Where this call's positions begin in a larger call's: position j draws what position j + `first_position` does there.
     pub first_position: usize,
-    /// As [`Mixing::first_position`], for columns.
+    /// Where this call's columns begin in a larger call's: column k draws what column k + `first_column` does there.
     pub first_column: usize,
 }
 
@@ -147,15 +147,8 @@ impl Mixing {
     }
 
     fn new(n: usize, generator: Generator) -> Self {
-        Self {
-            n,
-            generator,
-            seed: 0,
-            step: 0,
-            empty_maps: EmptyMaps::default(),
-            first_position: 0,
-            first_column: 0,
-        }
+        let empty_maps = EmptyMaps::default();
+        Self { n, generator, seed: 0, step: 0, empty_maps, first_position: 0, first_column: 0 }
     }
 
     /// The same with another seed.
@@ -181,6 +174,50 @@ impl Mixing {
     /// ```
     pub fn empty_maps(self, empty_maps: EmptyMaps) -> Self {
         Self { empty_maps, ..self }
+    }
+
+    /// The same as a part of a larger call: its r positions draw what positions `first_position .. first_position + r` draw there.
+    ///
+    /// For a problem whose positions are split over devices or calls: each mixes its own, with features, logits, attention
+    /// and outputs of its own r positions, and the parts together are the whole. Weights have its bits, and on the CPU
+    /// mixtures and their losses too up to 512 examples; with more, products may add up in another order. The sum with r is at most 2^31.
+    /// Pair mixing draws the same at all positions: there it has no effect. An attention map is
+    /// empty ([`Mixing::empty_maps`]) when it is zero at the positions that the call has.
+    ///
+    /// ```
+    /// use multimix::{Alpha, Mixing, WeightsInput, cpu};
+    /// let mixing = Mixing::dirichlet(3, Alpha::PAPER).seed(7);
+    /// let weights = |first, r| {
+    ///     let input = WeightsInput { b: 5, r, attention: None };
+    ///     cpu::weights(&mixing.first_position(first), &input).map(|mix| mix.matrix) // (r, b, n)
+    /// };
+    /// assert_eq!(weights(0, 8)?, [weights(0, 4)?, weights(4, 4)?].concat());
+    /// # Ok::<(), multimix::Error>(())
+    /// ```
+    pub fn first_position(self, first_position: usize) -> Self {
+        Self { first_position, ..self }
+    }
+
+    /// The same as a part of a larger call: its n columns are columns `first_column .. first_column + n` there.
+    ///
+    /// As [`Mixing::first_position`], for columns: with pair mixing column k mixes example (k + `first_column`) mod b with its partner in
+    /// the permutation of that column's run, and a factor for the batch stays the one of the whole. The sum with n is at most 2^31.
+    ///
+    /// ```
+    /// use multimix::{Alpha, Factor, Mixing, WeightsInput, cpu};
+    /// let weights = |first, n| {
+    ///     let mixing = Mixing::pair(n, Alpha::PAPER, Factor::PerColumn).first_column(first);
+    ///     let input = WeightsInput { b: 5, r: 1, attention: None };
+    ///     cpu::weights(&mixing, &input).map(|mix| mix.matrix) // (r, b, n)
+    /// };
+    /// let (whole, left, right) = (weights(0, 7)?, weights(0, 4)?, weights(4, 3)?);
+    /// for (row, halves) in whole.chunks(7).zip(left.chunks(4).zip(right.chunks(3))) {
+    ///     assert_eq!(*row, [halves.0, halves.1].concat());
+    /// }
+    /// # Ok::<(), multimix::Error>(())
+    /// ```
+    pub fn first_column(self, first_column: usize) -> Self {
+        Self { first_column, ..self }
     }
 
     /// Checks α, and that the places of the draws can be counted.

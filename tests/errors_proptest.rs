@@ -124,8 +124,15 @@ fn mixing(n: usize) -> impl Strategy<Value = Mixing> {
         1 => Just(Generator::Explicit)
     ];
     let empty_maps = prop::sample::select(vec![EmptyMaps::Uniform, EmptyMaps::LeaveOut]);
-    (generator, any::<u64>(), any::<u64>(), empty_maps)
-        .prop_map(move |(generator, seed, step, empty_maps)| Mixing { n, generator, seed, step, empty_maps })
+    (generator, any::<u64>(), any::<u64>(), empty_maps).prop_map(
+        move |(generator, seed, step, empty_maps)| Mixing {
+            generator,
+            seed,
+            step,
+            empty_maps,
+            ..Mixing::explicit(n)
+        },
+    )
 }
 
 fn arguments() -> impl Strategy<Value = Arguments> {

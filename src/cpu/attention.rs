@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::attention_scale::power_of_two_to_one;
-use super::pack::{largest_magnitude, read_row, write_row};
+use super::pack::{finite, largest_magnitude, read_row, write_row};
 use super::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
@@ -307,8 +307,6 @@ impl<'s> Example<'s> {
                 (features / positive, query / positive)
             }
         };
-        // Past f32's range: the largest, since zero times infinity were NaN.
-        let finite = |factor: f64| (factor as f32).min(f32::MAX);
         (finite(to_features), finite(to_query))
     }
 }

@@ -94,7 +94,11 @@ impl Engine for Cpu {
 }
 
 /// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them first.
-pub(crate) fn zeros<T: Scalar>(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<T>> {
+pub(crate) fn zeros<T: bytemuck::Zeroable>(
+    op: &'static str,
+    name: &'static str,
+    shape: &[usize],
+) -> Result<Vec<T>> {
     let product =
         |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
     let bytes = product(size_of::<T>(), shape);

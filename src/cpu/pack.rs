@@ -30,6 +30,11 @@ pub(crate) fn largest_magnitude(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff)))
 }
 
+/// A factor of gradients in f32. One past f32's range is the largest: zero times infinity were NaN.
+pub(crate) fn finite(factor: f64) -> f32 {
+    (factor as f32).clamp(f32::MIN, f32::MAX)
+}
+
 /// Copies position j of `values` (rows, r, columns) into `out`, row-major (rows, columns), as f32.
 pub(crate) fn read_position<T: Element>(values: &View<'_, T, 3>, j: usize, out: &mut [f32]) {
     let columns = values.shape()[2];

@@ -17,6 +17,8 @@ const MODERATE: (f32, f32) = (1.0 / (1u64 << 60) as f32, (1u64 << 60) as f32);
 pub(crate) struct Source<'a> {
     columns: Columns<'a>,
     stream: Stream,
+    /// Where positions and columns are counted from.
+    first: [usize; 2],
     b: usize,
     pub attention: Option<ScaledAttention<'a>>,
 }
@@ -33,15 +35,18 @@ impl<'a> Source<'a> {
         attention: &Option<View<'_, f32, 2>>,
         carve: &mut Carve<'a>,
     ) -> Self {
-        let [seed, step] = match columns {
-            Columns::Drawn { seed_and_step: Some(words), .. } => [words.get([0]), words.get([1])],
-            Columns::Drawn { mixing, .. } => [mixing.seed, mixing.step],
-            Columns::Given { .. } => [0, 0],
+        let (stream, first) = match columns {
+            Columns::Drawn { mixing, seed_and_step } => {
+                let words = seed_and_step.map(|words| [words.get([0]), words.get([1])]);
+                let [seed, step] = words.unwrap_or([mixing.seed, mixing.step]);
+                (Stream::new(seed, step), [mixing.first_position, mixing.first_column])
+            }
+            Columns::Given { .. } => (Stream::new(0, 0), [0; 2]),
         };
         let scaled =
             |a| ScaledAttention::new(a, columns.empty_maps(), carve.words(ScaledAttention::words(a)));
         let attention = attention.as_ref().map(scaled);
-        Self { columns: *columns, stream: Stream::new(seed, step), b, attention }
+        Self { columns: *columns, stream, first, b, attention }
     }
 
     fn generator(&self) -> Option<Generator> {
@@ -59,7 +64,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Columns `first .. first + count` of position j, ready to be drawn.
+    /// Columns `first .. first + count` of this call's position j, ready to be drawn.
     pub(crate) fn panel<'w>(
         &self,
         scratch: &'w mut [Word],
@@ -67,7 +72,19 @@ impl<'a> Source<'a> {
         first: usize,
         count: usize,
     ) -> Panel<'w> {
+        let (j, first) = (self.first[0] + j, self.first[1] + first);
         Panel::new(scratch, self.stream, self.panel_alpha(), j as u32, first as u32, count)
+    }
+
+    /// Which of this call's columns a panel's places `start .. start + count` hold.
+    pub(crate) fn columns<'p>(
+        &self,
+        panel: &'p Panel<'_>,
+        start: usize,
+        count: usize,
+    ) -> impl Iterator<Item = usize> + Clone + use<'p> {
+        let [_, first] = self.first;
+        panel.k()[start..start + count].iter().map(move |&k| k as usize - first)
     }
 }
 
@@ -139,7 +156,7 @@ impl<'w> Slab<'w> {
             }
             None => {
                 self.clear(b);
-                self.copy_given(source, j, &panel.k()[start..start + count]);
+                self.copy_given(source, j, source.columns(panel, start, count));
             }
         }
         let attention = source.attention.as_ref().map(|attention| attention.position(j));
@@ -172,11 +189,11 @@ impl<'w> Slab<'w> {
         }
     }
 
-    fn copy_given(&mut self, source: &Source<'_>, j: usize, ks: &[u32]) {
+    fn copy_given(&mut self, source: &Source<'_>, j: usize, ks: impl Iterator<Item = usize> + Clone) {
         let Columns::Given { weights, .. } = &source.columns else { return };
         let j = if weights.shape()[0] == 1 { 0 } else { j };
         for (i, row) in self.matrix.chunks_exact_mut(self.stride).take(source.b).enumerate() {
-            row.iter_mut().zip(ks).for_each(|(m, &k)| *m = weights.get([j, i, k as usize]));
+            row.iter_mut().zip(ks.clone()).for_each(|(m, k)| *m = weights.get([j, i, k]));
         }
         self.moderate(source.b);
     }

@@ -77,20 +77,20 @@ pub fn weights_into<T: Element>(call: &mut WeightsCall<'_, T>, workspace: &mut [
         for start in (0..panel.k().len()).step_by(width) {
             let count = width.min(panel.k().len() - start);
             slab.draw(&source, &panel, j, start, count);
-            let ks = &panel.k()[start..start + count];
+            let ks = source.columns(&panel, start, count);
             for (i, row) in slab.matrix.chunks_exact(slab.stride).take(b).enumerate() {
                 let Some((matrix, layout)) = &matrix else { break };
                 let at = layout.offset([j, i, 0]);
-                for (&k, &value) in ks.iter().zip(row) {
+                for (k, &value) in ks.clone().zip(row) {
                     // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to this item.
-                    unsafe { matrix.set(at + k as usize * layout.strides[2], T::from_f32(value)) };
+                    unsafe { matrix.set(at + k * layout.strides[2], T::from_f32(value)) };
                 }
             }
             let Some((mass, layout)) = &mass else { continue };
             let scale = source.attention.as_ref().map_or(1.0, |attention| attention.scale(j));
-            for (&k, &value) in ks.iter().zip(&*slab.mass) {
+            for (k, &value) in ks.zip(&*slab.mass) {
                 // SAFETY: as above.
-                unsafe { mass.set(layout.offset([j, k as usize]), value / scale) };
+                unsafe { mass.set(layout.offset([j, k]), value / scale) };
             }
         }
     });

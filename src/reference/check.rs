@@ -1,6 +1,7 @@
 //! Checks on sizes and values: what the loops index has been checked here first.
 
 use super::{Sizes, Targets};
+pub(super) use crate::cpu::zeros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::problem::{at_least_one, check_label};
 
@@ -55,17 +56,6 @@ pub(super) fn labels(op: &'static str, sizes: &Sizes, labels: &[usize]) -> Resul
     length(op, "labels", labels, &[sizes.b])?;
     let signed = labels.iter().map(|&label| i64::try_from(label).unwrap_or(i64::MAX));
     signed.enumerate().try_for_each(|(i, label)| check_label(op, i, label, sizes.c))
-}
-
-/// An array of zeros, or an error where there is no memory for it.
-pub(super) fn zeros(op: &'static str, name: &'static str, shape: &[usize]) -> Result<Vec<f64>> {
-    let count = count(op, name, shape)?;
-    let mut values = Vec::new();
-    values
-        .try_reserve_exact(count)
-        .map_err(|_| Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: shape.to_vec() }))?;
-    values.resize(count, 0.0);
-    Ok(values)
 }
 
 fn count(op: &'static str, name: &'static str, shape: &[usize]) -> Result<usize> {

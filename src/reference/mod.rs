@@ -6,7 +6,7 @@
 //!
 //! | equation | function |
 //! |---|---|
-//! | (1)(2) Λ = λI + (1 − λ)Π | [`pair_weights`] |
+//! | (1)(2) Λ = λI + (1 − λ)Π | [`pair_weights`], [`pair_weights_from`] |
 //! | (3)(4) columns of Λ sum to 1 | [`normalise_weights`] |
 //! | a = h(uᵀz), u by GAP or CAM, h by ReLU + l1 or softmax | [`attention()`], [`attention_backward`] |
 //! | an all-zero attention map is uniform | [`settle_attention`] |
@@ -78,7 +78,7 @@ pub use mix::{
 };
 pub use weights::{
     MixMatrix, MixMatrixGradient, broadcast_weights, mix_matrix, mix_matrix_backward, normalise_weights,
-    pair_weights, reweight, settle_attention,
+    pair_weights, pair_weights_from, reweight, settle_attention,
 };
 
 /// The sizes of a problem. A function looks only at those that its arguments have; the default is 1 for each.
@@ -109,46 +109,52 @@ impl Default for Sizes {
     }
 }
 
+/// Places in the arrays. For an index outside of the sizes they mean nothing; no index panics, arithmetic wraps.
 impl Sizes {
     /// Place of Z\[example i, position j, channel\] in (b, r, d).
     pub fn feature(&self, i: usize, j: usize, channel: usize) -> usize {
-        (i * self.r + j) * self.d + channel
+        within(within(i, self.r, j), self.d, channel)
     }
 
     /// Place of S\[example i, position j, class\] in (b, r, c).
     pub fn logit(&self, i: usize, j: usize, class: usize) -> usize {
-        (i * self.r + j) * self.c + class
+        within(within(i, self.r, j), self.c, class)
     }
 
     /// Place of Y\[example i, class\] in (b, c).
     pub fn target(&self, i: usize, class: usize) -> usize {
-        i * self.c + class
+        within(i, self.c, class)
     }
 
     /// Place of a\[example i, position j\] in (b, r).
     pub fn attention(&self, i: usize, j: usize) -> usize {
-        i * self.r + j
+        within(i, self.r, j)
     }
 
     /// Place of Λ, M or M̂ \[position j, example i, column k\] in (r, b, n).
     pub fn weight(&self, j: usize, i: usize, k: usize) -> usize {
-        (j * self.b + i) * self.n + k
+        within(within(j, self.b, i), self.n, k)
     }
 
     /// Place of what is per mixture, \[position j, column k\] in (r, n).
     pub fn mixture(&self, j: usize, k: usize) -> usize {
-        j * self.n + k
+        within(j, self.n, k)
     }
 
     /// Place of Z̃\[column k, position j, channel\] in (n, r, d).
     pub fn mixed_feature(&self, k: usize, j: usize, channel: usize) -> usize {
-        (k * self.r + j) * self.d + channel
+        within(within(k, self.r, j), self.d, channel)
     }
 
     /// Place of S̃ or Ỹ \[column k, position j, class\] in (n, r, c).
     pub fn mixed_logit(&self, k: usize, j: usize, class: usize) -> usize {
-        (k * self.r + j) * self.c + class
+        within(within(k, self.r, j), self.c, class)
     }
+}
+
+/// The place of index `inner` of an axis of this size, within index `outer` of all axes before it.
+fn within(outer: usize, size: usize, inner: usize) -> usize {
+    outer.wrapping_mul(size).wrapping_add(inner)
 }
 
 /// What the examples should be classified as.
@@ -173,5 +179,29 @@ impl Targets<'_> {
             Targets::Labels(labels) => f64::from(labels[i] == class),
             Targets::Soft(rows) => rows[sizes.target(i, class)],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn arrays_that_memory_does_not_hold_are_not_too_large() {
+        let sizes = Sizes { r: 1 << 48, b: 2, ..Sizes::default() };
+        let error = pair_weights(&sizes, &[0.5], &[0]).unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Memory { bytes, .. } if bytes == 1 << 52), "{error}");
+    }
+
+    #[test]
+    fn places_of_any_index_wrap() {
+        let sizes = Sizes { b: 3, r: 5, d: 7, c: 11, n: 13 };
+        let far = usize::MAX;
+        assert_eq!(sizes.weight(0, 0, 12), 12);
+        assert_eq!(sizes.weight(far, 2, 13), 0); // (−1 · 3 + 2) · 13 + 13
+        assert_eq!([sizes.target(far, 11), sizes.attention(far, 5), sizes.mixture(far, 13)], [0; 3]);
+        assert_eq!([sizes.feature(far, 4, 7), sizes.logit(far, 4, 11)], [0; 2]);
+        assert_eq!([sizes.mixed_feature(far, 4, 7), sizes.mixed_logit(far, 4, 11)], [0; 2]);
     }
 }

@@ -76,6 +76,27 @@ pub fn broadcast_weights(sizes: &Sizes, weights: &[f64]) -> Result<Vec<f64>> {
 /// # Ok::<(), multimix::Error>(())
 /// ```
 pub fn pair_weights(sizes: &Sizes, factors: &[f64], partners: &[usize]) -> Result<Vec<f64>> {
+    pair_weights_from(sizes, 0, factors, partners)
+}
+
+/// [`pair_weights`] of a part of a larger call ([`crate::Mixing::first_column`]): column k is column k + `first_column` there,
+/// and so gives λ_k to example (k + `first_column`) mod b.
+///
+/// # Errors
+/// As [`pair_weights`].
+///
+/// ```
+/// use multimix::reference::{Sizes, pair_weights_from};
+/// let sizes = Sizes { b: 3, ..Sizes::default() };
+/// assert_eq!(pair_weights_from(&sizes, 7, &[0.75], &[2])?, [0.0, 0.75, 0.25]);
+/// # Ok::<(), multimix::Error>(())
+/// ```
+pub fn pair_weights_from(
+    sizes: &Sizes,
+    first_column: usize,
+    factors: &[f64],
+    partners: &[usize],
+) -> Result<Vec<f64>> {
     let op = "reference::pair_weights";
     let Sizes { b, r, n, .. } = *sizes;
     check::sizes(op, sizes)?;
@@ -94,7 +115,9 @@ pub fn pair_weights(sizes: &Sizes, factors: &[f64], partners: &[usize]) -> Resul
     let mut weights = check::zeros(op, "weights", &[r, b, n])?;
     for j in 0..r {
         for k in 0..n {
-            weights[sizes.weight(j, k % b, k)] += factors[k];
+            // Remainders first: a sum might overflow.
+            let own = (k % b + first_column % b) % b;
+            weights[sizes.weight(j, own, k)] += factors[k];
             weights[sizes.weight(j, partners[k], k)] += 1.0 - factors[k];
         }
     }

@@ -8,6 +8,9 @@
 //! order written in this module. The scalar functions here *are* the definition; [`crate::cpu`] computes them in SIMD
 //! registers and `kernels/sampler.cuh` on the GPU, with the same bits, rejections included.
 //!
+//! Positions and columns are counted in the whole: a call that computes a part of it says where that begins
+//! ([`Mixing::first_position`](crate::Mixing::first_position), [`Mixing::first_column`](crate::Mixing::first_column)).
+//!
 //! **Words.** Philox4x32-10 ([`philox`]). The key is the first half of the block of counter (seed, step) under a
 //! fixed key. A block has the counter `(k, p, j, domain << 16 | attempt)`; its words are `w0..w3`.
 //! Examples 2p and 2p + 1 share the blocks of pair p = i / 2.

@@ -1,7 +1,7 @@
 //! The end of a call of the loss: items summed in order, scaled, written.
 
 use super::plan::{Plan, SUM_WORDS, Sums};
-use crate::cpu::pack::write_position;
+use crate::cpu::pack::{finite, write_position};
 use crate::cpu::slab::Source;
 use crate::cpu::workers::{Shared, WideSums, Word};
 use crate::element::Element;
@@ -97,11 +97,6 @@ impl Finish<'_> {
             }
         });
     }
-}
-
-/// A factor of gradients in f32. One past f32's range is the largest: zero times infinity were NaN.
-pub(super) fn finite(factor: f64) -> f32 {
-    (factor as f32).clamp(f32::MIN, f32::MAX)
 }
 
 fn position_sums(plan: &Plan, position: &[Word]) -> Sums {

@@ -22,12 +22,19 @@ pub(super) struct MixtureOutputs {
 
 impl MixtureOutputs {
     /// Writes the values of columns `ks` at position j, whose logits were taken on a scale.
-    fn write(&self, j: usize, ks: &[u32], ce: &[f32], lse: &[f32], scale: Scale) {
+    fn write(
+        &self,
+        j: usize,
+        ks: impl Iterator<Item = usize> + Clone,
+        ce: &[f32],
+        lse: &[f32],
+        scale: Scale,
+    ) {
         for (out, values, offset) in [(&self.ce, ce, 0.0), (&self.lse, lse, scale.offset)] {
             let Some((out, layout)) = out else { continue };
-            for (&k, &value) in ks.iter().zip(values) {
+            for (k, &value) in ks.clone().zip(values) {
                 // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one item.
-                unsafe { out.set(layout.offset([j, k as usize]), value * scale.unit + offset) };
+                unsafe { out.set(layout.offset([j, k]), value * scale.unit + offset) };
             }
         }
     }
@@ -213,7 +220,7 @@ impl<'a, 's> ItemRun<'a, 's> {
                 let count = width.min(count - start);
                 self.slab.draw(self.source, &panel, self.j, start, count);
                 sums = sums.plus(self.forward(count));
-                let ks = &panel.k()[start..start + count];
+                let ks = self.source.columns(&panel, start, count);
                 mixtures.write(self.j, ks, self.values.ce, self.values.lse, self.scale);
                 if self.plan.gradient {
                     self.backward(count);

@@ -12,7 +12,7 @@ mod plan;
 mod tile;
 
 use super::Cpu;
-use super::pack::read_labels;
+use super::pack::{finite, read_labels};
 use super::slab::Source;
 use super::workers::{self, Carve, Shared, for_each_item, share};
 use crate::element::Element;
@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::op::{Call, Check, Columns, Engine, LOSS as OP, Loss, LossCall, LossInput, Reborrow, Want};
 use crate::problem::LossOptions;
 use crate::sampler::panel::Panel;
-use finish::{Finish, LogitGradient, finite};
+use finish::{Finish, LogitGradient};
 use item::{ItemRun, MixtureOutputs};
 use plan::Plan;
 

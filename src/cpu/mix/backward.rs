@@ -255,10 +255,10 @@ impl<T: Element> Attempt<'_, T> {
             let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
             let width = even_tiles(panel.k().len(), tile);
             for start in (0..panel.k().len()).step_by(width) {
-                let ks = &panel.k()[start..panel.k().len().min(start + width)];
-                let count = ks.len();
+                let count = width.min(panel.k().len() - start);
+                let ks = self.source.columns(&panel, start, count);
                 slab.draw(self.source, &panel, j, start, count);
-                read_columns(&self.gradients.features, ks, j, d_mixed);
+                read_columns(&self.gradients.features, ks.clone(), j, d_mixed);
                 self.bring_to_scale(&mut d_mixed[..count * d]);
                 let gradient = Matrix::rows(&*d_mixed, count, d, d);
                 let matrix = Matrix::rows(&*slab.matrix, b, count, stride);
@@ -323,9 +323,14 @@ impl<T: Element> Attempt<'_, T> {
 }
 
 /// Copies columns `ks` of position j of an array (n, r, length) as f32, one after another.
-fn read_columns<T: Element>(values: &View<'_, T, 3>, ks: &[u32], j: usize, out: &mut [f32]) {
+fn read_columns<T: Element>(
+    values: &View<'_, T, 3>,
+    ks: impl Iterator<Item = usize>,
+    j: usize,
+    out: &mut [f32],
+) {
     let length = values.shape()[2];
-    for (row, &k) in out.chunks_exact_mut(length).zip(ks) {
-        read_row(values, [k as usize, j], row);
+    for (row, k) in out.chunks_exact_mut(length).zip(ks) {
+        read_row(values, [k, j], row);
     }
 }

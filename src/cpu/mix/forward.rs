@@ -106,24 +106,25 @@ impl<T: Element> Item<'_, T> {
             let panel = self.source.panel(panel_words, j, first, PANEL.min(columns.end - first));
             let width = even_tiles(panel.k().len(), tile);
             for start in (0..panel.k().len()).step_by(width) {
-                let ks = &panel.k()[start..panel.k().len().min(start + width)];
-                slab.draw(self.source, &panel, j, start, ks.len());
-                let matrix = Matrix::rows(&*slab.matrix, b, ks.len(), slab.stride).transposed();
+                let count = width.min(panel.k().len() - start);
+                let ks = self.source.columns(&panel, start, count);
+                slab.draw(self.source, &panel, j, start, count);
+                let matrix = Matrix::rows(&*slab.matrix, b, count, slab.stride).transposed();
                 matmul(
-                    Matrix::rows(&mut *mixed, ks.len(), d, d),
+                    Matrix::rows(&mut *mixed, count, d, d),
                     Write::Replace,
                     matrix,
                     Matrix::rows(&*z, b, d, d),
                 );
-                bound(&mut mixed[..ks.len() * d], largest_feature);
-                write_mixed(mixed, ks, j, features);
+                bound(&mut mixed[..count * d], largest_feature);
+                write_mixed(mixed, ks.clone(), j, features);
                 let Some(targets) = targets else { continue };
                 match self.labels {
                     Some(labels) => mix_labels(mixed, c, &slab, labels),
                     None => {
-                        let out = Matrix::rows(&mut *mixed, ks.len(), c, c);
+                        let out = Matrix::rows(&mut *mixed, count, c, c);
                         matmul(out, Write::Replace, matrix, Matrix::rows(&*y, b, c, c));
-                        bound(&mut mixed[..ks.len() * c], largest_target);
+                        bound(&mut mixed[..count * c], largest_target);
                     }
                 }
                 write_mixed(mixed, ks, j, targets);
@@ -140,11 +141,16 @@ fn bound(mixed: &mut [f32], largest: f32) {
 }
 
 /// Writes rows of a tile to columns `ks` of position j.
-fn write_mixed<T: Element>(rows: &[f32], ks: &[u32], j: usize, (out, layout): &(Shared<T>, Layout<3>)) {
+fn write_mixed<T: Element>(
+    rows: &[f32],
+    ks: impl Iterator<Item = usize>,
+    j: usize,
+    (out, layout): &(Shared<T>, Layout<3>),
+) {
     let length = layout.shape[2];
-    for (row, &k) in rows.chunks_exact(length).zip(ks) {
+    for (row, k) in rows.chunks_exact(length).zip(ks) {
         // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to one item.
-        unsafe { write_row(row, 1.0, *out, layout, [k as usize, j]) };
+        unsafe { write_row(row, 1.0, *out, layout, [k, j]) };
     }
 }
 
