@@ -193,7 +193,10 @@ mod tests {
             driver_version: 12_000,
         };
         let all = |device: &DeviceInfo| -> Vec<Result<()>> {
-            catalogue::all(device).iter().map(|variant| check_shared_memory("mix", device, variant)).collect()
+            super::super::catalogue::all(device)
+                .iter()
+                .map(|variant| check_shared_memory("mix", device, variant))
+                .collect()
         };
         assert!(all(&device(64)).iter().all(Result::is_ok));
         let refused: Vec<_> = all(&device(8)).into_iter().filter_map(Result::err).collect();
