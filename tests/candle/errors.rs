@@ -1,14 +1,11 @@
 //! What the candle ops refuse: every error names the op, the argument, what was given and the rule, and none
 //! is candle's own.
 
-#![cfg(feature = "candle")]
-
-mod candle_support;
-
 use candle_core::{DType, Device, Result, Tensor};
-use candle_support::{labels, tensor};
 use multimix::candle::{self, Classifier};
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing, Normalise, Query};
+
+use crate::support::tensors::{labels, tensor};
 
 const B: usize = 6;
 const R: usize = 4;

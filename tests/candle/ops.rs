@@ -1,14 +1,11 @@
 //! The candle ops against the same formulas written in candle's own operations, whose gradients candle derives.
 
-#![cfg(feature = "candle")]
-
-mod candle_support;
-
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::ops::{log_softmax, softmax};
-use candle_support::{assert_close, labels, tensor};
 use multimix::candle::{self, Classifier};
 use multimix::{Alpha, AttentionOptions, Factor, LossOptions, Mixing, Normalise, Query, Reduction};
+
+use crate::support::tensors::{assert_close, labels, tensor};
 
 const B: usize = 6;
 const R: usize = 3;

@@ -1,13 +1,10 @@
 //! What tensors the candle ops take: strides, types, and what they refuse.
 
-#![cfg(feature = "candle")]
-
-mod candle_support;
-
 use candle_core::{DType, Device, IndexOp, Result, Tensor, Var};
-use candle_support::{assert_close, labels, tensor};
 use multimix::candle;
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+
+use crate::support::tensors::{assert_close, labels, tensor};
 
 const B: usize = 6;
 const R: usize = 4;

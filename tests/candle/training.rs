@@ -1,14 +1,11 @@
 //! A model trains through the candle ops: what it minimises falls, and it learns its classes.
 
-#![cfg(feature = "candle")]
-
-mod candle_support;
-
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW};
-use candle_support::tensor;
 use multimix::candle;
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+
+use crate::support::tensors::{assert_close, tensor};
 
 const B: usize = 24;
 const CLASSES: usize = 3;
@@ -104,10 +101,10 @@ fn both_ways_to_the_loss_agree() -> Result<()> {
     let mixed = candle::mix(&pooled, None, &mixing)?.squeeze(1)?.matmul(&model.classifier)?;
     let targets = candle::mix_targets(&labels, CLASSES, 1, None, &mixing)?.squeeze(1)?;
     let plain = (targets * candle_nn::ops::log_softmax(&mixed, 1)?)?.sum(1)?.mean_all()?.neg()?;
-    candle_support::assert_close(&fused, &plain, 1e-6)?;
+    assert_close(&fused, &plain, 1e-6)?;
     let (fused, plain) = (fused.backward()?, plain.backward()?);
     for variable in [&model.encoder, &model.classifier] {
-        candle_support::assert_close(fused.get(variable).unwrap(), plain.get(variable).unwrap(), 1e-5)?;
+        assert_close(fused.get(variable).unwrap(), plain.get(variable).unwrap(), 1e-5)?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use multimix::{Layout, View};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::Device;
-use super::problem::{layout, reach};
+use crate::support::device::Device;
+use crate::support::tiles::{layout, reach};
 
 /// What fills the gaps of outputs: a kernel that writes there is seen.
 const GAP: f32 = -7.0;

@@ -1,14 +1,5 @@
 //! Attention on the device against the reference: both queries, both normalisations, forward and backward, in every type.
 
-mod common;
-
-use std::process::ExitCode;
-
-use common::array::{Input, Output, scratch};
-use common::device::{self, Device, SCHEDULES, device};
-use common::error::{Rounding, check};
-use common::harness::passes;
-use common::problem::{Problem, random, seed};
 use half::{bf16, f16};
 use multimix::cuda::{
     AttentionInput, AttentionOutputs, Classifier, DeviceElement, DeviceView, DeviceViewMut,
@@ -18,12 +9,16 @@ use multimix::{AttentionOptions, Normalise, Query, View, cpu};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        harness.test("f32", missing, passes(|| problems::<f32>(40)));
-        harness.test("f16", missing, passes(|| problems::<f16>(40)));
-        harness.test("bf16", missing, passes(|| problems::<bf16>(20)));
-    })
+use crate::array::{Input, Output, scratch};
+use crate::support::device::{Device, SCHEDULES, device};
+use crate::support::harness::Harness;
+use crate::support::measure::{Rounding, check};
+use crate::support::tiles::{Problem, random, seed};
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    harness.test("f32", missing, || problems::<f32>(40));
+    harness.test("f16", missing, || problems::<f16>(40));
+    harness.test("bf16", missing, || problems::<bf16>(20));
 }
 
 fn problems<T: Rounding + DeviceElement + Default>(count: u64) {

@@ -1,21 +1,13 @@
 //! The candle ops on CUDA tensors against themselves on CPU tensors: the draws are the same bits, so that values and gradients
 //! must agree. Reported as ignored where candle can make no CUDA device.
 
-#[allow(dead_code)] // Some of it is for tests on the CPU.
-mod candle_support;
-#[allow(dead_code)]
-#[path = "common/harness.rs"]
-mod harness;
-
-use std::process::ExitCode;
-
 use candle_core::{DType, Device, IndexOp, Result, Tensor, Var};
-use candle_support::{assert_close, labels, tensor};
-use harness::Harness;
-use libtest_mimic::Failed;
 use multimix::candle::{self, Classifier};
 use multimix::cuda::{self, Engine};
 use multimix::{Alpha, AttentionOptions, Factor, LossOptions, Mixing, Normalise, Query, Reduction};
+
+use crate::support::harness::{Harness, add};
+use crate::support::tensors::{assert_close, labels, tensor};
 
 const B: usize = 6;
 const R: usize = 3;
@@ -23,25 +15,20 @@ const D: usize = 5;
 const C: usize = 4;
 const N: usize = 33;
 
-type Test = fn() -> Result<()>;
-
-fn main() -> ExitCode {
-    let missing = prepare().err();
-    let mut harness = Harness::new();
-    let tests: [(&str, Test); 8] = [
-        ("losses_and_their_gradients", losses_and_their_gradients),
-        ("targets_of_all_types", targets_of_all_types),
-        ("mixing_and_its_gradients", mixing_and_its_gradients),
-        ("mixed_targets_and_weights", mixed_targets_and_weights),
-        ("attention_and_its_gradients", attention_and_its_gradients),
-        ("all_memory_orders", all_memory_orders),
-        ("loss_scaling_in_f16", loss_scaling_in_f16),
-        ("tensors_on_two_devices_are_refused", tensors_on_two_devices_are_refused),
-    ];
-    for (name, test) in tests {
-        harness.test(name, missing.as_deref(), move || test().map_err(Failed::from));
-    }
-    harness.one_at_a_time().run()
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    let lacking = missing.map(str::to_owned).or_else(|| prepare().err());
+    add!(
+        harness,
+        lacking.as_deref(),
+        losses_and_their_gradients,
+        targets_of_all_types,
+        mixing_and_its_gradients,
+        mixed_targets_and_weights,
+        attention_and_its_gradients,
+        all_memory_orders,
+        loss_scaling_in_f16,
+        tensors_on_two_devices_are_refused,
+    );
 }
 
 /// Whether the engine and candle can use the device; else why not.

@@ -1,34 +1,30 @@
 //! Threads and contexts: any thread may call, whatever is current there, and everything must come from one
 //! `Arc<CudaContext>`.
 
-mod common;
-
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-use common::calls::{Calls, Op};
-use common::device::{self, device};
-use common::harness::passes;
 use multimix::cuda::cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 use multimix::cuda::raw::{self, RawAttention, RawColumns, RawView, RawWeights, RawWorkspace};
 use multimix::cuda::{self, AttentionInput, DeviceView, Engine};
 use multimix::{Alpha, AttentionOptions, Dtype, Mixing, Result};
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        let tests: [(&str, fn()); 6] = [
-            ("a_first_call_may_come_from_any_thread", a_first_call_may_come_from_any_thread),
-            ("a_first_compilation_may_come_from_any_thread", a_first_compilation_may_come_from_any_thread),
-            ("raw_calls_may_come_from_any_thread", raw_calls_may_come_from_any_thread),
-            ("another_context_may_be_current", another_context_may_be_current),
-            ("two_contexts_of_one_device_are_told_apart", two_contexts_of_one_device_are_told_apart),
-            (REFUSED, threads_that_are_refused_are_done_without),
-        ];
-        for (name, test) in tests {
-            harness.test(name, missing, passes(test));
-        }
-    })
+use crate::calls::{Calls, Op};
+use crate::support::device::device;
+use crate::support::harness::{Harness, add};
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(
+        harness,
+        missing,
+        a_first_call_may_come_from_any_thread,
+        a_first_compilation_may_come_from_any_thread,
+        raw_calls_may_come_from_any_thread,
+        another_context_may_be_current,
+        two_contexts_of_one_device_are_told_apart,
+        threads_that_are_refused_are_done_without,
+    );
 }
 
 /// Runs something in a thread in which `current` is current, or nothing is.
@@ -155,15 +151,16 @@ fn two_contexts_of_one_device_are_told_apart() {
     assert!(own.on(&other.default_stream()).is_ok(), "its own engine takes it");
 }
 
-const REFUSED: &str = "threads_that_are_refused_are_done_without";
-
 /// In a process whose threads are to have more stack than there are addresses, so that the OS makes none.
 fn threads_that_are_refused_are_done_without() {
     if std::env::var_os("RUST_MIN_STACK").is_none() {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", REFUSED]).env("RUST_MIN_STACK", (1u64 << 46).to_string());
+        child
+            .args(["--exact", "contexts::threads_that_are_refused_are_done_without"])
+            .env("RUST_MIN_STACK", (1u64 << 46).to_string());
         let output = child.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let [told, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        assert!(output.status.success() && told.contains("1 passed"), "{told}{errors}");
         return;
     }
     assert!(thread::Builder::new().spawn(|| ()).is_err(), "the OS makes such a thread");

@@ -1,19 +1,18 @@
 //! The same bits on every run and for every order of blocks and warps, for all ops.
 
-mod common;
-
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::{Command, ExitCode};
 
-use common::array::Input;
-use common::device::{self, Device, SCHEDULES, device};
-use common::harness::passes;
-use common::problem::random;
 use multimix::cuda::{
     AttentionInput, DeviceTargets, DeviceView, LossInput, MixInput, MixTargets, MixedGradients, Upstream,
     WeightsInput,
 };
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+
+use crate::array::Input;
+use crate::support::device::{Device, SCHEDULES, device};
+use crate::support::harness::{Harness, add};
+use crate::support::tiles::random;
 
 /// b, r, d, c, n: several blocks in each dimension, and splits.
 const SIZES: [usize; 5] = [70, 3, 130, 67, 200];
@@ -21,27 +20,20 @@ const SIZES: [usize; 5] = [70, 3, 130, 67, 200];
 /// Set for a child that prints what it gets in place of testing it.
 const PRINT: &str = "MULTIMIX_TEST_PRINTS_BITS";
 
-fn main() -> ExitCode {
-    if std::env::var_os(PRINT).is_some() {
-        println!("{}", summary(&run(device().unwrap())));
-        return ExitCode::SUCCESS;
-    }
-    device::run(|harness, missing| {
-        harness.test(
-            "every_schedule_gives_the_same_bits",
-            missing,
-            passes(every_schedule_gives_the_same_bits),
-        );
-        let has_settings = || match device() {
-            Ok(device) if device.virtual_gpu.is_none() => Some("a real GPU has the multiprocessors it has"),
-            _ => missing,
-        };
-        harness.test(
-            "small_and_large_devices_give_the_same_bits",
-            has_settings(),
-            passes(small_and_large_devices_give_the_same_bits),
-        );
-    })
+/// In a child of this test: does what it is there for.
+pub fn print_as_child() -> Option<ExitCode> {
+    std::env::var_os(PRINT)?;
+    println!("{}", summary(&run(device().unwrap())));
+    Some(ExitCode::SUCCESS)
+}
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(harness, missing, every_schedule_gives_the_same_bits);
+    let has_settings = match device() {
+        Ok(device) if device.virtual_gpu.is_none() => Some("a real GPU has the multiprocessors it has"),
+        _ => missing,
+    };
+    add!(harness, has_settings, small_and_large_devices_give_the_same_bits);
 }
 
 /// Everything that the ops give, as bits.

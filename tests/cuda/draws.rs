@@ -1,27 +1,17 @@
 //! Ten million draws on the device, bit for bit the CPU engine's, through two launches of different shape.
 
-mod common;
-
-use std::process::ExitCode;
-
-use common::device::{Device, device};
-use common::harness::passes;
-use common::{Harness, device};
 use multimix::cuda::WeightsInput;
 use multimix::{Alpha, Mixing, cpu};
+
+use crate::support::device::{Device, device};
+use crate::support::harness::{Harness, add};
 
 /// Examples, positions and columns of the launch that is compared with the CPU, and what the second launch draws of it.
 const SIZES: [usize; 3] = [128, 4, 2800];
 const FEWER: [usize; 2] = [1, 601];
 
-fn main() -> ExitCode {
-    device::run(|harness: &mut Harness, missing| {
-        harness.test(
-            "ten_million_draws_agree_bit_for_bit",
-            missing,
-            passes(ten_million_draws_agree_bit_for_bit),
-        );
-    })
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(harness, missing, ten_million_draws_agree_bit_for_bit);
 }
 
 fn ten_million_draws_agree_bit_for_bit() {

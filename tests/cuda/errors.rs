@@ -1,12 +1,7 @@
 //! Calls that cannot be served: each is an error that says what is wrong and what to do, and leaves the device usable.
 
-mod common;
-
-use std::process::ExitCode;
 use std::sync::Arc;
 
-use common::device::{self, device};
-use common::harness::passes;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
 use multimix::cuda::raw::{self, RawColumns, RawView, RawWeights, RawWorkspace};
 use multimix::cuda::{
@@ -16,23 +11,23 @@ use multimix::cuda::{
 use multimix::{Alpha, Dtype, Error, LossOptions, Mixing};
 use sha2::{Digest, Sha256};
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        let tests: [(&str, fn()); 9] = [
-            ("no_such_device", no_such_device),
-            ("shapes_that_do_not_fit", shapes_that_do_not_fit),
-            ("a_workspace_too_small", a_workspace_too_small),
-            ("buffers_that_overlap", buffers_that_overlap),
-            ("misaligned_memory", misaligned_memory),
-            ("another_context", another_context),
-            ("out_of_memory", out_of_memory),
-            ("what_an_older_device_lacks", what_an_older_device_lacks),
-            ("bad_files_of_the_cache_are_replaced", bad_files_of_the_cache_are_replaced),
-        ];
-        for (name, test) in tests {
-            harness.test(name, missing, passes(test));
-        }
-    })
+use crate::support::device::device;
+use crate::support::harness::{Harness, add};
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(
+        harness,
+        missing,
+        no_such_device,
+        shapes_that_do_not_fit,
+        a_workspace_too_small,
+        buffers_that_overlap,
+        misaligned_memory,
+        another_context,
+        out_of_memory,
+        what_an_older_device_lacks,
+        bad_files_of_the_cache_are_replaced,
+    );
 }
 
 fn mixing(n: usize) -> Mixing {

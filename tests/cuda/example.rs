@@ -1,33 +1,18 @@
 //! What is shown of the CUDA engine: the example of a step as it stands in `examples/`, which checks itself
 //! against the reference, and the README's snippet.
 
-mod common;
-#[path = "../examples/cuda_step.rs"]
+#[path = "../../examples/cuda_step.rs"]
 mod cuda_step;
-#[path = "common/shown.rs"]
-mod shown;
 
-use std::process::ExitCode;
-
-use common::device;
 use multimix::cpu::{LossInput, Targets};
 use multimix::{Alpha, Device, LossOptions, Mixing, View};
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        harness.test("cuda_step", missing, || {
-            device::device()?; // the virtual GPU, where there is no other
-            Ok(cuda_step::main()?)
-        });
-        harness.test("readme", missing, || {
-            device::device()?;
-            Ok(readme()?)
-        });
-        harness.test("one_api_over_both_engines", missing, || {
-            device::device()?;
-            Ok(one_api_over_both_engines()?)
-        });
-    })
+use crate::support::harness::{Harness, add};
+use crate::support::shown::assert_shown;
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    harness.test("cuda_step", missing, cuda_step::main);
+    add!(harness, missing, readme, one_api_over_both_engines);
 }
 
 fn readme() -> anyhow::Result<()> {
@@ -55,7 +40,7 @@ fn readme() -> anyhow::Result<()> {
     let loss = stream.clone_dtoh(&loss.value)?[0]; // this waits; nothing before it did
     assert!((loss - 10f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
     // end
-    shown::assert_shown(include_str!("gpu_example.rs"), "readme");
+    assert_shown(include_str!("example.rs"), "readme");
     // Summed over the examples: softmax minus target, 1 / r of it at each position.
     let d_logits = stream.clone_dtoh(&gradients.logits)?;
     for j in 0..r {

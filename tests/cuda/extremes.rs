@@ -1,13 +1,5 @@
 //! Masked classes, empty attention maps and values at the ends of f32 on the device: the reference's results.
 
-mod common;
-#[path = "support/mod.rs"]
-mod support;
-
-use std::process::ExitCode;
-
-use common::device::{self, Device, SCHEDULES, device};
-use common::harness::passes;
 use half::{bf16, f16};
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{
@@ -16,29 +8,26 @@ use multimix::cuda::{
 };
 use multimix::reference::{self, MixInputs, Sizes};
 use multimix::{Alpha, AttentionOptions, Dtype, EmptyMaps, Factor, Generator, Mixing, Normalise, Query, cpu};
-use support::masked::{Masked, assert_close, wide};
-use support::raw::raw_weights;
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        let ampere = match device() {
-            Ok(device) if !device.has_bf16() => Some("needs compute capability 8.0"),
-            _ => missing,
-        };
-        harness.test("masked_classes_in_tf32", ampere, passes(|| masked::<f32>(Precision::Tf32, 24, 5e-3)));
-        let tests: [(&str, fn()); 7] = [
-            ("masked_classes_in_f32", || masked::<f32>(Precision::Exact, 60, 3e-5)),
-            ("masked_classes_in_f16", || masked::<f16>(Precision::Exact, 24, 6e-3)),
-            ("masked_classes_in_bf16", || masked::<bf16>(Precision::Exact, 24, 5e-2)),
-            ("masked_classes_of_more_examples_than_a_block_draws", many_examples),
-            ("attention_of_features_past_both_ends_of_f32", attention_of_extreme_features),
-            ("gradients_of_tiny_attention", gradients_of_tiny_attention),
-            ("an_example_without_attention_is_uniform_or_left_out", empty_maps),
-        ];
-        for (name, test) in tests {
-            harness.test(name, missing, passes(test));
-        }
-    })
+use crate::support::device::{Device, SCHEDULES, device, lacks_ampere};
+use crate::support::harness::{Harness, add};
+use crate::support::masked::{Masked, assert_close, wide};
+use crate::support::raw::raw_weights;
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    let ampere = lacks_ampere(missing);
+    harness.test("masked_classes_in_tf32", ampere, || masked::<f32>(Precision::Tf32, 24, 5e-3));
+    harness.test("masked_classes_in_f32", missing, || masked::<f32>(Precision::Exact, 60, 3e-5));
+    harness.test("masked_classes_in_f16", missing, || masked::<f16>(Precision::Exact, 24, 6e-3));
+    harness.test("masked_classes_in_bf16", missing, || masked::<bf16>(Precision::Exact, 24, 5e-2));
+    add!(
+        harness,
+        missing,
+        masked_classes_of_more_examples_than_a_block_draws,
+        attention_of_features_past_both_ends_of_f32,
+        gradients_of_tiny_attention,
+        an_example_without_attention_is_uniform_or_left_out,
+    );
 }
 
 /// Random masked problems under several schedules.
@@ -61,7 +50,7 @@ fn masked<T: DeviceElement + Default>(precision: Precision, count: u64, toleranc
 }
 
 /// Columns that are stored before they are multiplied; mostly zero in the fourth problem.
-fn many_examples() {
+fn masked_classes_of_more_examples_than_a_block_draws() {
     let device = device().unwrap();
     for (index, b) in [(3, 600), (2, 600), (7, 130)] {
         let problem = Masked::of_sizes(index, Sizes { b, r: 1, d: 1, c: 5, n: 20 });
@@ -128,7 +117,7 @@ fn floats<T: DeviceElement + Default>(device: &Device, values: &CudaSlice<T>) ->
     device.download(values).into_iter().map(T::to_f32).collect()
 }
 
-fn attention_of_extreme_features() {
+fn attention_of_features_past_both_ends_of_f32() {
     let device = device().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     let sizes = Sizes { b: 2, r: 3, d: 8, c: 2, n: 1 };
@@ -221,7 +210,7 @@ fn gradients_of_tiny_attention() {
 }
 
 /// The same bits as on the CPU, under both rules.
-fn empty_maps() {
+fn an_example_without_attention_is_uniform_or_left_out() {
     let device = device().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     let attention = [0.5f32, 0.0, 0.0, 0.0, 0.25, 1.0];

@@ -2,14 +2,8 @@
 //! gives. All with cudarc's defaults: it tracks uses of memory by events, and orders streams by them, as soon
 //! as there is a second stream.
 
-mod common;
-
-use std::process::ExitCode;
 use std::sync::Arc;
 
-use common::calls::{Calls, Op};
-use common::device::{self, Device, device};
-use common::harness::passes;
 use multimix::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
 use multimix::cuda::cudarc::driver::{CudaGraph, CudaSlice, CudaStream};
 use multimix::cuda::{
@@ -18,28 +12,26 @@ use multimix::cuda::{
 };
 use multimix::{Alpha, LossOptions, Mixing};
 
+use crate::calls::{Calls, Op};
+use crate::support::device::{Device, device};
+use crate::support::harness::{Harness, add};
+
 /// b, r, c and n.
 const SIZES: [usize; 4] = [9, 3, 7, 40];
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        let tests: [(&str, fn()); 8] = [
-            ("a_replay_sees_new_inputs_and_a_new_step", a_replay_sees_new_inputs_and_a_new_step),
-            ("plain_calls_and_captures_take_turns", plain_calls_and_captures_take_turns),
-            ("threads_capture_at_once", threads_capture_at_once),
-            (
-                "what_cudarc_captures_comes_before_what_follows",
-                what_cudarc_captures_comes_before_what_follows,
-            ),
-            ("capture_before_compilation_is_an_error", capture_before_compilation_is_an_error),
-            ("what_was_compiled_ahead_is_captured_at_once", what_was_compiled_ahead_is_captured_at_once),
-            ("a_graph_outlives_its_engine", a_graph_outlives_its_engine),
-            ("engines_of_a_context_share_what_is_loaded", engines_of_a_context_share_what_is_loaded),
-        ];
-        for (name, test) in tests {
-            harness.test(name, missing, passes(test));
-        }
-    })
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(
+        harness,
+        missing,
+        a_replay_sees_new_inputs_and_a_new_step,
+        plain_calls_and_captures_take_turns,
+        threads_capture_at_once,
+        what_cudarc_captures_comes_before_what_follows,
+        capture_before_compilation_is_an_error,
+        what_was_compiled_ahead_is_captured_at_once,
+        a_graph_outlives_its_engine,
+        engines_of_a_context_share_what_is_loaded,
+    );
 }
 
 fn logits(shift: f32) -> Vec<f32> {

@@ -1,14 +1,5 @@
 //! The loss on the device against the reference: values, optional outputs and both gradients, in every type and reduction.
 
-mod common;
-
-use std::process::ExitCode;
-
-use common::array::{Input, Output, scratch};
-use common::device::{self, Device, SCHEDULES, device};
-use common::error::{Rounding, check_at, round};
-use common::harness::passes;
-use common::problem::{Problem, random, seed};
 use half::{bf16, f16};
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{
@@ -19,19 +10,19 @@ use multimix::{Alpha, Generator, LossOptions, Mixing, Reduction, ViewMut, cpu};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        let needs_ampere = || match device() {
-            Ok(device) if !device.has_bf16() => Some("needs compute capability 8.0"),
-            _ => missing,
-        };
-        harness.test("f32", missing, passes(|| problems::<f32>(Precision::Exact, 40)));
-        harness.test("f16", missing, passes(|| problems::<f16>(Precision::Exact, 40)));
-        harness.test("tf32", needs_ampere(), passes(|| problems::<f32>(Precision::Tf32, 30)));
-        harness.test("bf16", missing, passes(|| problems::<bf16>(Precision::Exact, 30)));
-        harness.test("gradients_carry_the_upstream", missing, passes(gradients_carry_the_upstream));
-        harness.test("many_columns_and_examples", missing, passes(many_columns_and_examples));
-    })
+use crate::array::{Input, Output, scratch};
+use crate::support::device::{Device, SCHEDULES, device, lacks_ampere};
+use crate::support::harness::{Harness, add};
+use crate::support::measure::{Rounding, check_at, round};
+use crate::support::tiles::{Problem, random, seed};
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    let ampere = lacks_ampere(missing);
+    harness.test("f32", missing, || problems::<f32>(Precision::Exact, 40));
+    harness.test("f16", missing, || problems::<f16>(Precision::Exact, 40));
+    harness.test("tf32", ampere, || problems::<f32>(Precision::Tf32, 30));
+    harness.test("bf16", missing, || problems::<bf16>(Precision::Exact, 30));
+    add!(harness, missing, gradients_carry_the_upstream, many_columns_and_examples);
 }
 
 /// A factor of the host and one in device memory, both powers of two: exact.

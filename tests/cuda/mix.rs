@@ -1,14 +1,5 @@
 //! Mixing on the device against the reference: features, targets and all gradients, in every type.
 
-mod common;
-
-use std::process::ExitCode;
-
-use common::array::{Input, Output, scratch};
-use common::device::{self, Device, SCHEDULES, device};
-use common::error::{Rounding, check, round};
-use common::harness::passes;
-use common::problem::{Problem, random, seed};
 use half::{bf16, f16};
 use multimix::cuda::{
     DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, MixBackwardOutputs, MixInput, MixOutputs,
@@ -19,21 +10,22 @@ use multimix::{Element, cpu};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-fn main() -> ExitCode {
-    device::run(|harness, missing| {
-        let needs_ampere = || match device() {
-            Ok(device) if !device.has_bf16() => Some("needs compute capability 8.0"),
-            _ => missing,
-        };
-        harness.test("forward_f32", missing, passes(|| forward::<f32>(Precision::Exact, 40)));
-        harness.test("forward_f16", missing, passes(|| forward::<f16>(Precision::Exact, 40)));
-        harness.test("forward_tf32", needs_ampere(), passes(|| forward::<f32>(Precision::Tf32, 40)));
-        harness.test("forward_bf16", needs_ampere(), passes(|| forward::<bf16>(Precision::Exact, 40)));
-        harness.test("backward_f32", missing, passes(|| backward::<f32>(Precision::Exact, 30)));
-        harness.test("backward_f16", missing, passes(|| backward::<f16>(Precision::Exact, 30)));
-        harness.test("backward_tf32", needs_ampere(), passes(|| backward::<f32>(Precision::Tf32, 20)));
-        harness.test("backward_bf16", needs_ampere(), passes(|| backward::<bf16>(Precision::Exact, 20)));
-    })
+use crate::array::{Input, Output, scratch};
+use crate::support::device::{Device, SCHEDULES, device, lacks_ampere};
+use crate::support::harness::Harness;
+use crate::support::measure::{Rounding, check, round};
+use crate::support::tiles::{Problem, random, seed};
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    let ampere = lacks_ampere(missing);
+    harness.test("forward_f32", missing, || forward::<f32>(Precision::Exact, 40));
+    harness.test("forward_f16", missing, || forward::<f16>(Precision::Exact, 40));
+    harness.test("forward_tf32", ampere, || forward::<f32>(Precision::Tf32, 40));
+    harness.test("forward_bf16", ampere, || forward::<bf16>(Precision::Exact, 40));
+    harness.test("backward_f32", missing, || backward::<f32>(Precision::Exact, 30));
+    harness.test("backward_f16", missing, || backward::<f16>(Precision::Exact, 30));
+    harness.test("backward_tf32", ampere, || backward::<f32>(Precision::Tf32, 20));
+    harness.test("backward_bf16", ampere, || backward::<bf16>(Precision::Exact, 20));
 }
 
 /// The inputs of one problem, in both memories.

@@ -1,14 +1,7 @@
 //! The sampler on the device: the same bits as the CPU engine's, for all generators, any α, layout, tile and schedule.
 
-mod common;
-
-use std::process::ExitCode;
 use std::sync::Arc;
 
-use common::device::{Device, SCHEDULES, device};
-use common::harness::passes;
-use common::problem::{Problem, layout, random, reach, seed};
-use common::{Harness, device};
 use multimix::cpu;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
 use multimix::cuda::{
@@ -16,19 +9,21 @@ use multimix::cuda::{
 };
 use multimix::{Alpha, Mixing, View};
 
-fn main() -> ExitCode {
-    device::run(|harness: &mut Harness, missing| {
-        let tests: [(&str, fn()); 5] = [
-            ("masses_are_on_the_callers_scale", masses_are_on_the_callers_scale),
-            ("every_release_of_nvrtc_gives_the_same_bits", every_release_of_nvrtc_gives_the_same_bits),
-            ("random_problems_agree_bit_for_bit", random_problems_agree_bit_for_bit),
-            ("many_examples_agree_bit_for_bit", many_examples_agree_bit_for_bit),
-            ("every_alpha_agrees_bit_for_bit", every_alpha_agrees_bit_for_bit),
-        ];
-        for (name, test) in tests {
-            harness.test(name, missing, passes(test));
-        }
-    })
+use crate::support::device::{Device, SCHEDULES, device};
+use crate::support::harness::{Harness, add};
+use crate::support::nvrtc;
+use crate::support::tiles::{Problem, layout, random, reach, seed};
+
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(
+        harness,
+        missing,
+        masses_are_on_the_callers_scale,
+        every_release_of_nvrtc_gives_the_same_bits,
+        random_problems_agree_bit_for_bit,
+        many_examples_agree_bit_for_bit,
+        every_alpha_agrees_bit_for_bit,
+    );
 }
 
 /// Runs one problem on both engines and compares all bits.
@@ -162,7 +157,7 @@ fn every_release_of_nvrtc_gives_the_same_bits() {
     let mixing = Mixing::dirichlet(33, Alpha::PAPER).seed(5);
     let expected =
         cpu::weights(&mixing, &cpu::WeightsInput { b: 70, r: 2, attention: None, weights: None }).unwrap();
-    for library in common::nvrtc::fetched() {
+    for library in nvrtc::fetched() {
         let compiler = Arc::new(Compiler::new(Nvrtc::open(&library).unwrap(), Cache::disabled()));
         let (major, minor) = compiler.nvrtc().version();
         let engine = Engine::with_compiler(device.context(), compiler).unwrap();

@@ -1,9 +1,6 @@
 //! The same bits with any number of threads: every op, every output, both reductions, shapes whose positions are cut into several items
 //! and shapes whose are not.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use half::bf16;
 use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, MixInput, MixTargets};
 use multimix::cpu::{MixedGradients, Targets, WeightsInput};
@@ -12,7 +9,8 @@ use multimix::{
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use support::problem::normal;
+
+use crate::support::problem::normal;
 
 /// The sizes of a problem: b, r, d, c, n.
 type Shape = [usize; 5];

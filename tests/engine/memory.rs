@@ -1,15 +1,16 @@
 //! How much memory calls take, by an allocator that counts: the loss does not grow with n, `_into` calls live on their workspace, and
 //! the workspace they ask for is what they need.
 //!
-//! The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a million mixtures.
+//! The counters are the whole process's, so each test has a process to itself. The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a million mixtures.
 
 use multimix::cpu::{self, AttentionInput, LossInput, LossOutputs, MixBackwardOutputs, MixInput, MixOutputs};
 use multimix::cpu::{MixedGradients, Targets, WeightsInput};
 use multimix::{Alpha, AttentionOptions, Error, LossOptions, Mixing, View, ViewMut};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use crate::support::alone::alone;
 
 /// Bytes held now, and the most that were.
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -35,12 +36,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// One measurement at a time: the counters are the whole process's.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The most bytes that `work` held beyond what was held before.
 fn peak_of<R>(work: impl FnOnce() -> R) -> (R, usize) {
@@ -88,12 +83,13 @@ fn assert_constant_memory(sizes: [usize; 3], few: usize) {
 
 #[test]
 fn a_million_mixtures_take_no_more_memory_than_some_thousand() {
-    let _alone = alone();
-    // Tiles and the items of a position reach their full sizes at some hundred mixtures for a large problem, later for a small one.
-    assert_constant_memory([16, 2, 10], 20_000);
-    if std::env::var_os("MULTIMIX_MEMORY_FULL").is_some() {
-        assert_constant_memory([128, 16, 100], 1000);
-    }
+    alone("memory::a_million_mixtures_take_no_more_memory_than_some_thousand", || {
+        // Tiles and the items of a position reach their full sizes at some hundred mixtures for a large problem, later for a small one.
+        assert_constant_memory([16, 2, 10], 20_000);
+        if std::env::var_os("MULTIMIX_MEMORY_FULL").is_some() {
+            assert_constant_memory([128, 16, 100], 1000);
+        }
+    });
 }
 
 const THREADS: usize = 3;
@@ -121,13 +117,14 @@ const SIZES: [usize; 5] = [40, 6, 24, 10, 700]; // b, r, d, c, n
 
 #[test]
 fn into_calls_live_on_the_workspace_they_ask_for() {
-    let _alone = alone();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build().unwrap();
-    pool.install(|| {
-        loss_workspace();
-        mix_workspace();
-        weights_workspace();
-        attention_workspace();
+    alone("memory::into_calls_live_on_the_workspace_they_ask_for", || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build().unwrap();
+        pool.install(|| {
+            loss_workspace();
+            mix_workspace();
+            weights_workspace();
+            attention_workspace();
+        });
     });
 }
 

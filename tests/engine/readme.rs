@@ -1,15 +1,12 @@
 //! The README's snippets, run and judged by plain f64 loops. The lines between `// README` and `// end` of a
 //! function stand in the README as they stand here.
 
-#![cfg(feature = "candle")]
 #![allow(clippy::needless_range_loop)] // loops run over indices as the equations do
-
-#[path = "common/shown.rs"]
-mod shown;
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
-use shown::assert_shown;
+
+use crate::support::shown::assert_shown;
 
 fn wide(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1()).unwrap()

@@ -1,47 +1,39 @@
 //! The run-time compiler: single flight, the disk cache and what may happen to it, errors with the compiler's words.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use common::Harness;
-use common::harness::passes;
 use multimix::Error;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc, Program, SearchPath, Target};
 use tempfile::TempDir;
 
+use crate::support::harness::{Harness, add};
+use crate::support::nvrtc::any;
+
 const TARGET: Target = Target::Real(80);
-/// Set for the processes that [`four_processes_share_a_cold_cache`] starts: the cache's folder.
+/// Set for the processes that tests start: the cache's folder.
 const CHILD: &str = "MULTIMIX_TEST_CACHE_CHILD";
 
-fn main() -> ExitCode {
-    if let Some(folder) = std::env::var_os(CHILD) {
-        return child(Path::new(&folder));
-    }
-    let missing = (common::nvrtc::any().is_none()).then_some("no NVRTC here; `cargo xtask nvrtc` fetches it");
-    let mut harness = Harness::new();
-    let tests: [(&str, fn()); 13] = [
-        ("eight_threads_compile_once", eight_threads_compile_once),
-        ("four_processes_share_a_cold_cache", four_processes_share_a_cold_cache),
-        ("a_truncated_file_is_compiled_anew", a_truncated_file_is_compiled_anew),
-        ("the_parts_of_another_are_left_alone", the_parts_of_another_are_left_alone),
-        ("what_others_may_write_is_not_believed", what_others_may_write_is_not_believed),
-        ("folders_are_made_for_the_user_alone", folders_are_made_for_the_user_alone),
-        ("a_folder_that_cannot_be_written_is_survived", a_folder_that_cannot_be_written_is_survived),
-        ("without_a_cache_the_memory_serves", without_a_cache_the_memory_serves),
-        ("an_error_shows_the_log_line_by_line", an_error_shows_the_log_line_by_line),
-        ("headers_keep_their_lines", headers_keep_their_lines),
-        ("a_virtual_target_gives_ptx_alone", a_virtual_target_gives_ptx_alone),
-        ("a_second_process_loads_no_compiler", a_second_process_loads_no_compiler),
-        ("a_warm_start_takes_milliseconds", a_warm_start_takes_milliseconds),
-    ];
-    for (name, test) in tests {
-        harness.test(name, missing, passes(test));
-    }
-    harness.test("no_compiler_is_an_error_with_advice", None, passes(no_compiler_is_an_error_with_advice));
-    harness.run()
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(
+        harness,
+        missing,
+        eight_threads_compile_once,
+        four_processes_share_a_cold_cache,
+        a_truncated_file_is_compiled_anew,
+        the_parts_of_another_are_left_alone,
+        what_others_may_write_is_not_believed,
+        folders_are_made_for_the_user_alone,
+        a_folder_that_cannot_be_written_is_survived,
+        without_a_cache_the_memory_serves,
+        an_error_shows_the_log_line_by_line,
+        headers_keep_their_lines,
+        a_virtual_target_gives_ptx_alone,
+        a_second_process_loads_no_compiler,
+        a_warm_start_takes_milliseconds,
+    );
+    add!(harness, None, no_compiler_is_an_error_with_advice);
 }
 
 fn program(constant: u32) -> Program {
@@ -51,7 +43,7 @@ fn program(constant: u32) -> Program {
 }
 
 fn nvrtc() -> Nvrtc {
-    Nvrtc::open(&common::nvrtc::any().expect("checked in main")).unwrap()
+    Nvrtc::open(&any().expect("checked in main")).unwrap()
 }
 
 fn compiler(folder: &Path) -> Compiler {
@@ -81,9 +73,9 @@ fn eight_threads_compile_once() {
     assert!(resources[0].registers > 0 && resources[0].is_clean());
 }
 
-/// Compiles four programs in four threads and says how often the compiler ran.
-fn child(folder: &Path) -> ExitCode {
-    let compiler = compiler(folder);
+/// In a child of these tests: compiles four programs in four threads and says how often the compiler ran.
+pub fn compile_as_child() -> Option<ExitCode> {
+    let compiler = compiler(Path::new(&std::env::var_os(CHILD)?));
     std::thread::scope(|scope| {
         for constant in 0..4 {
             let compiler = &compiler;
@@ -91,7 +83,7 @@ fn child(folder: &Path) -> ExitCode {
         }
     });
     println!("compilations {}", compiler.compilations());
-    ExitCode::SUCCESS
+    Some(ExitCode::SUCCESS)
 }
 
 fn four_processes_share_a_cold_cache() {
@@ -286,7 +278,7 @@ fn a_virtual_target_gives_ptx_alone() {
 fn a_second_process_loads_no_compiler() {
     let folder = TempDir::new().unwrap();
     let cache = || Cache::in_folder(folder.path());
-    let search = SearchPath { only: common::nvrtc::any(), ..SearchPath::default() };
+    let search = SearchPath { only: any(), ..SearchPath::default() };
     if !search.only.as_ref().is_some_and(|library| library.is_absolute()) {
         return; // Known to the loader by name alone: there is no file to remember.
     }

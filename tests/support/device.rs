@@ -10,7 +10,8 @@ use multimix::cuda::jit::Compiler;
 use multimix::cuda::{self, Engine, cudarc};
 use vgpu::VirtualGpu;
 
-use super::{Harness, nvrtc};
+use super::harness::Harness;
+use super::nvrtc;
 
 /// Orders of blocks and warps on the virtual GPU under which results must be the same.
 pub const SCHEDULES: [u64; 3] = [0, 1, 0x5eed];
@@ -34,14 +35,10 @@ pub fn run(list: fn(&mut Harness, Option<&str>)) -> ExitCode {
     if compiler && !real && std::env::var_os("VGPU_CC").is_none() {
         return each_capability();
     }
-    let missing = if !compiler {
-        Some("no NVRTC here; `cargo xtask nvrtc` fetches it".to_owned())
-    } else {
-        device().err()
-    };
+    let missing = if !compiler { Some(nvrtc::MISSING.to_owned()) } else { device().err() };
     let mut harness = Harness::new();
     list(&mut harness, missing.as_deref());
-    harness.one_at_a_time().run()
+    harness.run()
 }
 
 /// All capabilities at once: most of a test's time goes into compilation, by one thread each.
@@ -64,6 +61,14 @@ fn each_capability() -> ExitCode {
         }
     }
     all
+}
+
+/// Why a test of bf16 or tf32 arithmetic does not run, where it does not.
+pub fn lacks_ampere(missing: Option<&str>) -> Option<&str> {
+    match device() {
+        Ok(device) if !device.has_bf16() => Some("needs compute capability 8.0"),
+        _ => missing,
+    }
 }
 
 /// The process's device. The error says why there is none.

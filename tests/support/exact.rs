@@ -1,7 +1,5 @@
 //! Random small problems and numerical derivatives, for the tests of `multimix::reference`.
 
-#![allow(dead_code)] // each test binary uses its part
-
 use multimix::reference::{LossInputs, MixInputs, Sizes, Targets, normalise_weights};
 use proptest::collection::vec;
 use proptest::prelude::*;

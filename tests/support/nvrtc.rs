@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use multimix::cuda::jit::{Cache, Nvrtc, SearchPath};
 
+/// Why tests are skipped where there is none.
+pub const MISSING: &str = "no NVRTC here; `cargo xtask nvrtc` fetches it";
+
 /// Releases that `cargo xtask nvrtc` has fetched, by version, ascending.
 pub fn fetched() -> Vec<PathBuf> {
     let executable = std::env::current_exe().expect("a test has a file");

@@ -1,4 +1,4 @@
-//! Tensors of reproducible values and a comparison, for the tests of the candle ops.
+//! Tensors of reproducible values and a comparison, for tests of the candle ops.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
@@ -14,13 +14,11 @@ pub fn tensor(shape: impl Into<Shape>, seed: u64) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-#[allow(dead_code)] // Each test file takes what it needs.
 /// Labels (b) that use every class.
 pub fn labels(b: usize, classes: usize) -> Result<Tensor> {
     Tensor::from_iter((0..b).map(|i| (i * 3 % classes) as u32), &Device::Cpu)
 }
 
-#[allow(dead_code)]
 /// Fails where the largest difference passes `tolerance` times the largest value (or 1, for smaller values).
 pub fn assert_close(given: &Tensor, wanted: &Tensor, tolerance: f32) -> Result<()> {
     assert_eq!(given.dims(), wanted.dims());

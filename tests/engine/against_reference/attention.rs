@@ -1,6 +1,6 @@
 //! Attention maps by GAP and CAM, ReLU + l1 and softmax, and their gradients.
 
-use crate::case::{Case, wide};
+use super::case::{Case, wide};
 use crate::support::measure::{Ledger, Sample};
 use crate::support::plain_attention::Inputs;
 use crate::support::real::Tracked;

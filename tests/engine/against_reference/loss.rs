@@ -1,6 +1,6 @@
 //! The loss: its value, KL, what it gives per mixture, and the gradients dS and da.
 
-use crate::case::Case;
+use super::case::Case;
 use crate::support::measure::{Ledger, Sample};
 use crate::support::real::Tracked;
 use crate::support::strided::Strided;

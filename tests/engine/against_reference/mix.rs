@@ -1,6 +1,6 @@
 //! Z̃ and Ỹ, and the gradients dZ, dY and da that flow back through them.
 
-use crate::case::{Case, wide};
+use super::case::{Case, wide};
 use crate::support::measure::{Ledger, Sample};
 use crate::support::real::Tracked;
 use crate::support::strided::Strided;

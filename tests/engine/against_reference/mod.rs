@@ -5,15 +5,13 @@ mod attention;
 mod case;
 mod loss;
 mod mix;
-#[path = "../support/mod.rs"]
-mod support;
 mod weights;
 
+use crate::support::measure::Ledger;
+use crate::support::problem::{Problem, problem};
 use case::Case;
 use half::{bf16, f16};
 use multimix::Element;
-use support::measure::Ledger;
-use support::problem::{Problem, problem};
 
 const SEED: u64 = 20_231_210;
 const PROBLEMS: u64 = 300;

@@ -1,6 +1,6 @@
 //! Λ, M̂ and s.
 
-use crate::case::Case;
+use super::case::Case;
 use crate::support::measure::{Ledger, Sample};
 use crate::support::real::Tracked;
 use crate::support::strided::Strided;

@@ -14,8 +14,8 @@ use multimix::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::support::strided::Strided;
 use super::values::Scale;
+use crate::support::strided::Strided;
 
 /// Arrays of one problem, in any memory order, with NaN in the gaps.
 struct Problem<T> {

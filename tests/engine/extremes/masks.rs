@@ -4,8 +4,8 @@ use multimix::cpu::{self, LossInput, LossOutputs, Targets};
 use multimix::reference::{self, LossInputs, Sizes};
 use multimix::{Alpha, EmptyMaps, Factor, LossOptions, Mixing, View, ViewMut};
 
-use super::support::masked::{MASKED, Masked, assert_close, wide};
-use super::support::raw::raw_weights;
+use crate::support::masked::{MASKED, Masked, assert_close, wide};
+use crate::support::raw::raw_weights;
 
 /// Two examples by themselves, and half of each; class 2 is masked in the first, class 0 in the second.
 #[test]

@@ -4,7 +4,7 @@ use multimix::cpu::{self, LossInput, MixInput, MixTargets, MixedGradients, Targe
 use multimix::reference::{self, MixInputs, Sizes};
 use multimix::{Alpha, Factor, LossOptions, Mixing, View};
 
-use super::support::raw::raw_weights;
+use crate::support::raw::raw_weights;
 
 #[test]
 fn a_mixture_of_the_largest_number_is_the_largest_number() {

@@ -3,9 +3,6 @@
 //!
 //! `MULTIMIX_PROBLEMS` says how many random problems are tried, `MULTIMIX_TEST_SEED` which.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod attention;
 mod fuzz;
 mod masks;

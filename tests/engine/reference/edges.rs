@@ -1,7 +1,5 @@
 //! Degenerate and bad input to `multimix::reference`: no mass, sizes of one, and typed errors instead of panics.
 
-mod reference_support;
-
 use multimix::reference::{
     Classifier, LossInputs, MixInputs, Sizes, Targets, attention, attention_backward, broadcast_weights,
     cross_entropy, entropy, loss, loss_backward, mix, mix_backward, mix_features, mix_features_backward,
@@ -11,7 +9,8 @@ use multimix::reference::{
 use multimix::{AttentionOptions, Error, LossOptions, Normalise, Query, Reduction, Result};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use reference_support::*;
+
+use crate::support::exact::*;
 
 const MEAN: LossOptions = LossOptions { reduction: Reduction::Mean, detach_attention: false, kl: true };
 const WEIGHTED: LossOptions =

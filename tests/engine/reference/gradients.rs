@@ -1,14 +1,13 @@
 //! Every gradient of `multimix::reference` against extrapolated finite differences in f64.
 
-mod reference_support;
-
 use multimix::reference::{
     Classifier, LossInputs, MixInputs, Sizes, Targets, attention, attention_backward, loss, loss_backward,
     mix, mix_backward, mix_matrix, mix_matrix_backward,
 };
 use multimix::{AttentionOptions, LossOptions, Normalise, Query, Reduction};
 use proptest::prelude::*;
-use reference_support::*;
+
+use crate::support::exact::*;
 
 /// Step for positive variables, as a part of their value.
 const RELATIVE: f64 = 1.0 / 64.0;

@@ -1,15 +1,14 @@
 //! What must hold between the functions of `multimix::reference`, whatever the numbers: the algebra that the engines
 //! are built on.
 
-mod reference_support;
-
 use multimix::reference::{
     LossInputs, MixInputs, Sizes, Targets, attention, broadcast_weights, cross_entropy, loss, loss_backward,
     mix, mix_backward, mix_features, mix_matrix, pair_weights, shares,
 };
 use multimix::{AttentionOptions, LossOptions, Normalise, Query, Reduction};
 use proptest::prelude::*;
-use reference_support::*;
+
+use crate::support::exact::*;
 
 const MEAN: LossOptions = LossOptions { reduction: Reduction::Mean, detach_attention: false, kl: true };
 const WEIGHTED: LossOptions =

@@ -1,13 +1,11 @@
 //! The engine's weights against the scalar definition of the sampler's contract, bit for bit: draws, sums, settled columns, attention.
 
-#[path = "support/raw.rs"]
-mod raw;
-
 use multimix::cpu::{self, WeightsInput};
 use multimix::reference::Sizes;
 use multimix::sampler::{MASSLESS_BELOW, Stream, column_sum, factor, pair, partner};
 use multimix::{Alpha, Factor, Generator, Mixing, View};
-use raw::raw_weights;
+
+use crate::support::raw::raw_weights;
 
 /// λ_ik = g_ik (1 / Σ g), or M̂_ik = (a_i g_ik) (1 / Σ a g) with s = Σ a g / Σ g; a column without mass has λ and 0.
 fn column(draws: &[f32], attention: Option<&[f32]>) -> (Vec<f32>, f32) {

@@ -4,7 +4,7 @@ use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, partner};
 use multimix::{Alpha, Factor};
 
 /// One line for each value: what is drawn, from which numbers, and its bits. `#` begins a comment.
-const TABLE: &str = include_str!("sampler_golden.txt");
+const TABLE: &str = include_str!("golden.txt");
 
 /// The fields of a line, taken one after another.
 struct Fields<'a>(std::str::SplitWhitespace<'a>);

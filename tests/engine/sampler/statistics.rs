@@ -4,14 +4,12 @@
 //! moments at four and a half standard errors (7e-6): of the hundred or so here, a correct sampler would fail one with
 //! probability about 1e-2 for a seed chosen at random.
 
-#[path = "support/statistics.rs"]
-mod statistics;
-
 use multimix::cpu::{self, WeightsInput};
 use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, pair};
 use multimix::{Alpha, Factor, Mixing};
-use statistics::{assert_independent, assert_ks, assert_near, gamma_cdf};
 use statrs::distribution::{Beta, ContinuousCDF};
+
+use crate::support::statistics::{assert_independent, assert_ks, assert_near, exact_attempt, gamma_cdf};
 
 const ALPHAS: [f32; 6] = [0.05, 0.5, 1.0, 1.7, 2.0, 50.0];
 const DRAWS: u32 = 200_000;
@@ -118,8 +116,7 @@ fn draws_of_later_attempts_follow_the_same_law_and_are_independent_of_their_neig
         // A draw is of a later attempt when the exact transform of attempt 0 rejects its words.
         let survivors: Vec<u32> = (0..8 * DRAWS)
             .filter(|&k| {
-                statistics::exact_attempt(alpha.into(), stream.block(Domain::Weight, k, 0, 0, 0), false)
-                    .is_none()
+                exact_attempt(alpha.into(), stream.block(Domain::Weight, k, 0, 0, 0), false).is_none()
             })
             .collect();
         assert!(survivors.len() > 10_000, "{} draws of later attempts at {alpha}", survivors.len());
@@ -144,7 +141,7 @@ fn draws_are_those_of_the_exact_transform() {
             let exact = (0..64)
                 .find_map(|attempt| {
                     let words = stream.block(Domain::Weight, k, 0, 0, attempt);
-                    statistics::exact_attempt(alpha.into(), words, i == 1)
+                    exact_attempt(alpha.into(), words, i == 1)
                 })
                 .unwrap();
             let error = ((given - exact.log2_draw) * std::f64::consts::LN_2).abs();

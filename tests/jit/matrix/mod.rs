@@ -1,40 +1,34 @@
 //! What ptxas makes of the kernels: nothing may live in local memory, on any architecture, by any release of
 //! NVRTC. And what can be said of the machine code without a device.
 //!
-//!     cargo test --test jit_matrix                # a few variants of every kernel
-//!     cargo test --test jit_matrix -- --ignored   # every variant, all architectures and releases; writes docs/variants.md and .csv
+//!     cargo test --test jit     # a few variants of every kernel
+//!     cargo xtask variants      # every variant, all architectures and releases; writes target/variants.md and .csv
 //!
 //! The second takes hours. It notes each report in `target/jit-matrix.tsv` under the key of the program, and goes on from there.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod cubin;
 mod ledger;
 mod report;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::Harness;
-use common::harness::passes;
 use ledger::Ledger;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc, Resources, Target};
 use multimix::cuda::{DeviceInfo, KernelVariant, kernel_variants};
 
+use crate::support::harness::{Harness, add};
+use crate::support::nvrtc;
+
 /// Compute capabilities, with the shared memory in KiB that a block of such a device may have.
 const DEVICES: [(u32, u32); 7] = [(75, 64), (80, 163), (86, 99), (89, 99), (90, 227), (100, 227), (120, 99)];
 
-fn main() -> ExitCode {
-    let missing = (common::nvrtc::any().is_none()).then_some("no NVRTC here; `cargo xtask nvrtc` fetches it");
-    let mut harness = Harness::new();
-    harness.test("a_sample_stays_in_registers", missing, passes(a_sample_stays_in_registers));
-    harness.test("cubins_are_what_the_report_says", missing, passes(cubins_are_what_the_report_says));
-    let optional = missing.or(Some("takes hours; asked for by --ignored"));
-    harness.test("every_variant_stays_in_registers", optional, passes(every_variant_stays_in_registers));
-    harness.run()
+pub fn add(harness: &mut Harness, missing: Option<&str>) {
+    add!(harness, missing, a_sample_stays_in_registers, cubins_are_what_the_report_says);
+    let optional = missing.or(Some("takes hours; `cargo xtask variants` asks for it"));
+    add!(harness, optional, every_variant_stays_in_registers);
 }
 
 fn device((capability, kib): (u32, u32)) -> DeviceInfo {
@@ -56,8 +50,8 @@ struct Job {
 
 /// Every file of kernels for each of three architectures, and every value of each macro for one of them.
 fn a_sample_stays_in_registers() {
-    let nvrtc = Nvrtc::open(&common::nvrtc::any().expect("checked in main")).unwrap();
-    let compiler = Compiler::new(nvrtc, Cache::from_environment());
+    let library = nvrtc::any().expect("checked in main");
+    let compiler = Compiler::new(Nvrtc::open(&library).unwrap(), Cache::from_environment());
     let (mut jobs, mut seen) = (vec![], HashSet::new());
     for at in [DEVICES[4], DEVICES[1], DEVICES[0]] {
         let mut file_seen = HashSet::new();
@@ -83,8 +77,8 @@ fn values(variant: &KernelVariant) -> Vec<(&'static str, &'static str, String)> 
 /// Every file of kernels for all architectures by one release, and for one of them by every other; other
 /// macros each time.
 fn cubins_are_what_the_report_says() {
-    let releases = match common::nvrtc::fetched() {
-        none if none.is_empty() => vec![common::nvrtc::any().expect("checked in main")],
+    let releases = match nvrtc::fetched() {
+        none if none.is_empty() => vec![nvrtc::any().expect("checked in main")],
         some => some,
     };
     for (turn, release) in releases.iter().enumerate() {
@@ -113,7 +107,7 @@ fn cubins_are_what_the_report_says() {
 }
 
 fn every_variant_stays_in_registers() {
-    let releases = common::nvrtc::fetched();
+    let releases = nvrtc::fetched();
     assert!(releases.len() >= 2, "`cargo xtask nvrtc` fetches two releases");
     let all = DEVICES.map(|at| kernel_variants(&device(at)).into_iter().map(move |variant| (at.0, variant)));
     let jobs: Vec<Job> = all.into_iter().flatten().map(|(arch, variant)| Job { arch, variant }).collect();
@@ -138,10 +132,9 @@ fn every_variant_stays_in_registers() {
         wrong.extend(spilling(&jobs, &results));
         reports.push((format!("{}.{}", version.0, version.1), results));
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    std::fs::write(docs.join("variants.md"), report::summary(&jobs, &reports)).unwrap();
-    std::fs::write(docs.join("variants.csv"), report::list(&jobs, &reports)).unwrap();
-    println!("{} variants, {} compilations", jobs.len(), jobs.len() * reports.len());
+    std::fs::write(target.join("variants.md"), report::summary(&jobs, &reports)).unwrap();
+    std::fs::write(target.join("variants.csv"), report::list(&jobs, &reports)).unwrap();
+    println!("{} variants, {} compilations; {}", jobs.len(), jobs.len() * reports.len(), target.display());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

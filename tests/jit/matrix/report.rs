@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use multimix::cuda::jit::Resources;
 
-use crate::{DEVICES, Job, settings};
+use super::{DEVICES, Job, settings};
 
 /// Release, and what ptxas said of each job's kernels.
 pub type Report = (String, Vec<Vec<Resources>>);
 
-/// docs/variants.md: a line a kernel.
+/// target/variants.md: a line a kernel.
 pub fn summary(jobs: &[Job], reports: &[Report]) -> String {
     let releases: Vec<&str> = reports.iter().map(|(release, _)| release.as_str()).collect();
     let all = reports.iter().flat_map(|(_, results)| results.iter().flatten());
@@ -19,7 +19,7 @@ pub fn summary(jobs: &[Job], reports: &[Report]) -> String {
     let _ = writeln!(
         text,
         "# What ptxas makes of the kernels\n\n\
-        Written by `cargo test --test jit_matrix -- --ignored`, from ptxas' own report. {} compilations: by NVRTC {}, of every variant \
+        Written by `cargo xtask variants`, from ptxas' own report. {} compilations: by NVRTC {}, of every variant \
         that an engine on a device of each architecture may ask for, whatever the call (`cuda::kernel_variants`). Each makes all \
         kernels of a file: {} in all. Kernels with spills or local memory: {}. [variants.csv](variants.csv) has \
         the registers of each variant, by one release / the other: those of the kernel named like its file, or else of the file's largest.\n",
@@ -69,7 +69,7 @@ fn range(all: impl Iterator<Item = u32> + Clone) -> String {
 /// Dynamic shared bytes and registers, by architecture.
 type Line = BTreeMap<u32, (u32, String)>;
 
-/// docs/variants.csv: a line a variant, with the registers of the kernel named like its file, or else of the file's
+/// target/variants.csv: a line a variant, with the registers of the kernel named like its file, or else of the file's
 /// largest, a release beside the other.
 pub fn list(jobs: &[Job], reports: &[Report]) -> String {
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
