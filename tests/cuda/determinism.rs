@@ -3,19 +3,18 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::{Command, ExitCode};
 
-use multimix::cuda::{
-    AttentionInput, DeviceTargets, DeviceView, LossInput, MixInput, MixTargets, MixedGradients, Upstream,
-    WeightsInput,
-};
+use multimix::cuda::{DeviceView, LossInput, MixInput, Upstream, WeightsInput};
+use multimix::reference::Sizes;
 use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
 
-use crate::array::Input;
 use crate::support::device::{Device, SCHEDULES, device};
 use crate::support::harness::{Harness, add};
-use crate::support::tiles::random;
+use crate::support::strided::Strided;
+use crate::support::tiles::{Outline, random};
+use crate::upload::Uploaded;
 
-/// b, r, d, c, n: several blocks in each dimension, and splits.
-const SIZES: [usize; 5] = [70, 3, 130, 67, 200];
+/// Several blocks in each dimension, and splits.
+const SIZES: Sizes = Sizes { b: 70, r: 3, d: 130, c: 67, n: 200 };
 
 /// Set for a child that prints what it gets in place of testing it.
 const PRINT: &str = "MULTIMIX_TEST_PRINTS_BITS";
@@ -38,29 +37,23 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
 
 /// Everything that the ops give, as bits.
 fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
-    let [b, r, d, c, n] = SIZES;
-    let rng = &mut random("determinism", 0);
-    let features = Input::<f32, 3>::uniform(device, rng, [b, r, d]);
-    let logits = Input::<f32, 3>::uniform(device, rng, [b, r, c]);
-    let soft = Input::<f32, 2>::draw(device, rng, [b, c], |rng| rand::Rng::random_range(rng, 0.0..1.0));
-    let d_mixed = Input::<f32, 3>::uniform(device, rng, [n, r, d]);
-    let d_targets = Input::<f32, 3>::uniform(device, rng, [n, r, c]);
+    let Sizes { b, r, c, n, .. } = SIZES;
     let mixing = Mixing::dirichlet(n, Alpha::Uniform { lo: 0.05, hi: 2.0 }).seed(1).step(2);
+    let outline = Outline { sizes: SIZES, mixing, attention: false };
+    let mut problem = outline.fill::<f32>(random("determinism", 0));
+    problem.soft = Some(Strided::contiguous([b, c], |at| (at as f32).sin().abs()));
+    (problem.mixes_targets, problem.attention_options) = (true, AttentionOptions::default());
+    problem.d_mixed_targets = Some(Strided::contiguous([n, r, c], |at| (at as f32 * 0.7).cos()));
+    let uploaded = Uploaded::new(device, &problem);
     let queue = device.engine.on(&device.stream).unwrap();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
     let mut results = vec![];
 
-    let maps = queue
-        .attention_forward(
-            &AttentionInput { features: features.on_device(), classifier: None },
-            &AttentionOptions::default(),
-        )
-        .unwrap();
+    let (input, options) = (uploaded.attention_input(), AttentionOptions::default());
+    let maps = queue.attention_forward(&input, &options).unwrap();
     let attention = || Some(DeviceView::new(&maps, [b, r]).unwrap());
     results.push(("attention", bits(device.download(&maps))));
-    let input = AttentionInput { features: features.on_device(), classifier: None };
-    let gradient =
-        queue.attention_backward(&input, &AttentionOptions::default(), &attention().unwrap()).unwrap();
+    let gradient = queue.attention_backward(&input, &options, &attention().unwrap()).unwrap();
     results.push(("attention's gradient", bits(device.download(&gradient.features))));
 
     let input = WeightsInput { b, r, attention: attention(), weights: None };
@@ -68,24 +61,16 @@ fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     results.push(("matrix", bits(device.download(&matrix))));
     results.push(("mass", bits(device.download(&mass))));
 
-    let targets = || DeviceTargets::Soft(soft.on_device());
-    let input = MixInput {
-        features: features.on_device(),
-        targets: Some(MixTargets { targets: targets(), classes: c }),
-        attention: attention(),
-        weights: None,
-    };
+    let input = MixInput { attention: attention(), ..uploaded.mix_input() };
     let mixed = queue.mix_forward(&mixing, &input).unwrap();
     results.push(("mixed features", bits(device.download(&mixed.features))));
     results.push(("mixed targets", bits(device.download(&mixed.targets.unwrap()))));
-    let incoming = MixedGradients { features: d_mixed.on_device(), targets: Some(d_targets.on_device()) };
-    let gradients = queue.mix_backward(&mixing, &input, &incoming).unwrap();
+    let gradients = queue.mix_backward(&mixing, &input, &uploaded.mixed_gradients()).unwrap();
     results.push(("dZ", bits(device.download(&gradients.features))));
     results.push(("dY", bits(device.download(&gradients.targets.unwrap()))));
     results.push(("da of mixing", bits(device.download(&gradients.attention.unwrap()))));
 
-    let input =
-        LossInput { logits: logits.on_device(), targets: targets(), attention: attention(), weights: None };
+    let input = LossInput { attention: attention(), ..uploaded.loss_input() };
     let options = LossOptions { detach_attention: false, kl: true, ..LossOptions::default() };
     let (loss, gradients) =
         queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default()).unwrap();

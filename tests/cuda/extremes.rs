@@ -1,25 +1,26 @@
 //! Masked classes, empty attention maps and values at the ends of f32 on the device: the reference's results.
 
 use half::{bf16, f16};
-use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{
-    AttentionInput, Classifier, DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, LossInput,
-    LossOutputs, MixInput, MixedGradients, Precision, Upstream, WeightsInput,
+    AttentionInput, Classifier, DeviceElement, DeviceView, MixInput, MixedGradients, Precision, WeightsInput,
 };
 use multimix::reference::{self, MixInputs, Sizes};
 use multimix::{Alpha, AttentionOptions, Dtype, EmptyMaps, Factor, Generator, Mixing, Normalise, Query, cpu};
 
+use crate::loss;
 use crate::support::device::{Device, SCHEDULES, device, lacks_ampere};
 use crate::support::harness::{Harness, add};
-use crate::support::masked::{Masked, assert_close, wide};
+use crate::support::masked::{masked, masked_of};
+use crate::support::measure::{assert_close, assert_held, wide};
+use crate::support::problem::Problem;
 use crate::support::raw::raw_weights;
 
 pub fn add(harness: &mut Harness, missing: Option<&str>) {
     let ampere = lacks_ampere(missing);
-    harness.test("masked_classes_in_tf32", ampere, || masked::<f32>(Precision::Tf32, 24, 5e-3));
-    harness.test("masked_classes_in_f32", missing, || masked::<f32>(Precision::Exact, 60, 3e-5));
-    harness.test("masked_classes_in_f16", missing, || masked::<f16>(Precision::Exact, 24, 6e-3));
-    harness.test("masked_classes_in_bf16", missing, || masked::<bf16>(Precision::Exact, 24, 5e-2));
+    harness.test("masked_classes_in_tf32", ampere, || masked_problems::<f32>(Precision::Tf32, 24, 5e-3));
+    harness.test("masked_classes_in_f32", missing, || masked_problems::<f32>(Precision::Exact, 60, 3e-5));
+    harness.test("masked_classes_in_f16", missing, || masked_problems::<f16>(Precision::Exact, 24, 6e-3));
+    harness.test("masked_classes_in_bf16", missing, || masked_problems::<bf16>(Precision::Exact, 24, 5e-2));
     add!(
         harness,
         missing,
@@ -31,18 +32,18 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
 }
 
 /// Random masked problems under several schedules.
-fn masked<T: DeviceElement + Default>(precision: Precision, count: u64, tolerance: f64) {
+fn masked_problems<T: DeviceElement + Default>(precision: Precision, count: u64, tolerance: f64) {
     let device = device().unwrap();
     let (mut infinite, mut compared) = (0, 0);
     for index in 0..count {
-        let problem = Masked::random(index);
+        let problem = masked::<T>(index);
         // Weights that f16 rounds to zero mask nothing there.
         let dirichlet = matches!(problem.mixing.generator, Generator::Dirichlet { .. });
         if T::DTYPE == Dtype::F16 && dirichlet && index.is_multiple_of(3) {
             continue;
         }
         device.schedule(SCHEDULES[index as usize % SCHEDULES.len()]);
-        infinite += u32::from(compare::<T>(device, &problem, precision, tolerance));
+        infinite += u32::from(compare(device, &problem, precision, tolerance));
         compared += 1;
     }
     println!("{compared} masked problems, the loss of {infinite} infinite");
@@ -53,68 +54,22 @@ fn masked<T: DeviceElement + Default>(precision: Precision, count: u64, toleranc
 fn masked_classes_of_more_examples_than_a_block_draws() {
     let device = device().unwrap();
     for (index, b) in [(3, 600), (2, 600), (7, 130)] {
-        let problem = Masked::of_sizes(index, Sizes { b, r: 1, d: 1, c: 5, n: 20 });
-        compare::<f32>(device, &problem, Precision::Exact, 3e-5);
-        compare::<f16>(device, &problem, Precision::Exact, 6e-3);
+        let sizes = Sizes { b, r: 1, d: 1, c: 5, n: 20 };
+        compare(device, &masked_of::<f32>(index, sizes), Precision::Exact, 3e-5);
+        compare(device, &masked_of::<f16>(index, sizes), Precision::Exact, 6e-3);
     }
 }
 
 /// Whether the loss is infinite.
 fn compare<T: DeviceElement + Default>(
     device: &Device,
-    problem: &Masked,
+    problem: &Problem<T>,
     precision: Precision,
     tolerance: f64,
 ) -> bool {
-    let Sizes { b, r, c, n, .. } = problem.sizes;
-    let (wanted, wanted_gradient) = problem.reference();
-    let logits: Vec<T> = problem.logits.iter().map(|&s| T::from_f32(s)).collect();
-    let (logits, labels) = (device.upload(&logits), device.upload(&problem.labels));
-    let upload = |values: &Option<Vec<f32>>| values.as_ref().map(|values| device.upload(values));
-    let [soft, attention, weights] = [&problem.soft, &problem.attention, &problem.weights].map(upload);
-    let input = LossInput {
-        logits: DeviceView::new(&logits, [b, r, c]).unwrap(),
-        targets: match &soft {
-            Some(rows) => DeviceTargets::Soft(DeviceView::new(rows, [b, c]).unwrap()),
-            None => DeviceTargets::Labels(DeviceView::new(&labels, [b]).unwrap()),
-        },
-        attention: attention.as_ref().map(|attention| DeviceView::new(attention, [b, r]).unwrap()),
-        weights: weights.as_ref().map(|weights| DeviceView::new(weights, [r, b, n]).unwrap()),
-    };
-    let (mut loss, mut kl) = (device.uninitialised::<f32>(1), device.uninitialised::<f32>(1));
-    let [mut ce, mut lse] = [(); 2].map(|()| device.uninitialised::<f32>(r * n));
-    let (mut d_logits, mut d_attention) =
-        (device.uninitialised::<T>(b * r * c), device.uninitialised::<f32>(b * r));
-    let outputs = LossOutputs {
-        loss: Some(DeviceViewMut::new(&mut loss, [1]).unwrap()),
-        kl: Some(DeviceViewMut::new(&mut kl, [1]).unwrap()),
-        logits: Some(DeviceViewMut::new(&mut d_logits, [b, r, c]).unwrap()),
-        attention: attention.is_some().then(|| DeviceViewMut::new(&mut d_attention, [b, r]).unwrap()),
-        per_mixture: Some(DeviceViewMut::new(&mut ce, [r, n]).unwrap()),
-        log_sum_exp: Some(DeviceViewMut::new(&mut lse, [r, n]).unwrap()),
-    };
-    let queue = device.engine.on(&device.stream).unwrap().precision(precision).unwrap();
-    let (mixing, options) = (&problem.mixing, &problem.options);
-    let bytes = queue.loss_workspace_bytes(mixing, &input, options, &outputs).unwrap();
-    let mut workspace = device.uninitialised::<u8>(bytes.max(1));
-    let scratch = &mut DeviceViewMut::new(&mut workspace, [bytes]).unwrap();
-    queue.loss_into(mixing, &input, options, &Upstream::default(), outputs, scratch).unwrap();
-    let close = |what, given: Vec<f32>, wanted: &[f64]| {
-        assert_close(&format!("{problem}: {what}"), &given, wanted, tolerance);
-    };
-    close("loss", device.download(&loss), &[wanted.value]);
-    close("KL", device.download(&kl), &[wanted.kl]);
-    close("CE", device.download(&ce), &wanted.cross_entropy);
-    close("log-sum-exp", device.download(&lse), &wanted.log_sum_exp);
-    close("dS", floats(device, &d_logits), &wanted_gradient.logits);
-    if let Some(wanted) = &wanted_gradient.attention {
-        close("da", device.download(&d_attention), wanted);
-    }
-    wanted.value.is_infinite()
-}
-
-fn floats<T: DeviceElement + Default>(device: &Device, values: &CudaSlice<T>) -> Vec<f32> {
-    device.download(values).into_iter().map(T::to_f32).collect()
+    let is_infinite = problem.exact_loss().0.value.is_infinite();
+    problem.assert_close_loss(&loss::on_device(device, problem, precision), tolerance);
+    is_infinite
 }
 
 fn attention_of_features_past_both_ends_of_f32() {
@@ -157,22 +112,11 @@ fn attention_of_features_past_both_ends_of_f32() {
             let wanted =
                 reference::attention_backward(&sizes, &wide_features, options, classifier, &wide(&d_maps))
                     .unwrap();
-            relative(&format!("dZ, {name}"), &device.download(&gradients.features), &wanted.features);
+            assert_held(&format!("dZ, {name}"), &device.download(&gradients.features), &wanted.features, 1e-4);
             if let (Some(given), Some(wanted)) = (gradients.classifier, wanted.classifier) {
-                relative(&format!("dW, {name}"), &device.download(&given), &wanted);
+                assert_held(&format!("dW, {name}"), &device.download(&given), &wanted, 1e-4);
             }
         }
-    }
-}
-
-/// Within 1e-4 of the largest, or infinite where f32 does not hold the value; subnormal results to their unit.
-fn relative(name: &str, given: &[f32], wanted: &[f64]) {
-    let largest = wanted.iter().fold(0f64, |largest, x| largest.max(x.abs())).min(f64::from(f32::MAX));
-    for (given, wanted) in given.iter().zip(wanted) {
-        let held = wanted.abs() <= f64::from(f32::MAX);
-        let error = (f64::from(*given) - wanted).abs();
-        let right = if held { error <= 1e-4 * largest + 1e-43 } else { f64::from(*given) * wanted > 0.0 };
-        assert!(right && !given.is_nan(), "{name}: {given} in place of {wanted}, largest {largest}");
     }
 }
 
@@ -205,7 +149,7 @@ fn gradients_of_tiny_attention() {
             attention: Some(&wide(&attention)),
         };
         let wanted = reference::mix_backward(&sizes, &inputs, &wide(&d_mixed), None).unwrap();
-        relative("da", &device.download(&given), &wanted.attention.unwrap());
+        assert_held("da", &device.download(&given), &wanted.attention.unwrap(), 1e-4);
     }
 }
 

@@ -5,7 +5,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod array;
 mod attention;
 mod calls;
 #[cfg(feature = "candle-cuda")]
@@ -19,6 +18,7 @@ mod extremes;
 mod graph;
 mod loss;
 mod mix;
+mod upload;
 mod weights;
 
 use std::process::ExitCode;

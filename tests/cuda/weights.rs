@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use multimix::cpu;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
-use multimix::cuda::{
-    DeviceView, DeviceViewMut, Engine, WeightsInput, WeightsOutput, weights_workspace_bytes,
-};
-use multimix::{Alpha, Mixing, View};
+use multimix::cuda::{DeviceView, Engine, WeightsInput, WeightsOutput, weights_workspace_bytes};
+use multimix::reference::Sizes;
+use multimix::{Alpha, Mixing, View, cpu};
 
 use crate::support::device::{Device, SCHEDULES, device};
 use crate::support::harness::{Harness, add};
 use crate::support::nvrtc;
-use crate::support::tiles::{Problem, layout, random, reach, seed};
+use crate::support::problem::Problem;
+use crate::support::tiles::{Outline, random, seed, tiles};
+use crate::upload::{Output, Uploaded, scratch, whole};
 
 pub fn add(harness: &mut Harness, missing: Option<&str>) {
     add!(
@@ -27,66 +27,25 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
 }
 
 /// Runs one problem on both engines and compares all bits.
-fn compare(device: &Device, problem: &Problem, name: &str, number: u64) {
-    let rng = &mut random(name, number);
-    let (b, r, n) = (problem.b, problem.r, problem.mixing.n);
-    let (attention, weights) = (problem.attention(rng), problem.weights(rng));
-    let host = cpu::WeightsInput {
-        b,
-        r,
-        attention: attention.as_ref().map(|(data, layout)| View::from_layout(data, *layout).unwrap()),
-        weights: weights.as_ref().map(|(data, layout)| View::from_layout(data, *layout).unwrap()),
-    };
-    let expected = cpu::weights(&problem.mixing, &host).unwrap();
-
-    let on_device = |data: &[f32]| device.upload(data);
-    let attention_memory = attention.as_ref().map(|(data, _)| on_device(data));
-    let weights_memory = weights.as_ref().map(|(data, _)| on_device(data));
-    let input = WeightsInput {
-        b,
-        r,
-        attention: attention_memory
-            .as_ref()
-            .map(|m| DeviceView::from_layout(m, attention.as_ref().unwrap().1).unwrap()),
-        weights: weights_memory
-            .as_ref()
-            .map(|m| DeviceView::from_layout(m, weights.as_ref().unwrap().1).unwrap()),
-    };
-    let out = layout(rng, [r, b, n]);
-    let (mut columns, mut mass) =
-        (device.upload(&vec![-7.0f32; reach(&out)]), device.uninitialised::<f32>(r * n));
-    let bytes = weights_workspace_bytes(b, r, attention.is_some()).unwrap();
-    let mut workspace = device.uninitialised::<u8>(bytes.max(1));
-    let mut output = WeightsOutput {
-        columns: Some(DeviceViewMut::from_layout(&mut columns, out).unwrap()),
-        mass: Some(DeviceViewMut::new(&mut mass, [r, n]).unwrap()),
-    };
+fn compare(device: &Device, problem: &Problem<f32>) {
+    let (Sizes { b, r, n, .. }, about) = (problem.sizes, &problem.name);
+    let (uploaded, rng) = (Uploaded::new(device, problem), &mut problem.rng.clone());
+    let input = uploaded.weights_input();
+    let mut columns = Output::<f32, 3>::new(device, rng, [r, b, n]);
+    let mut mass = Output::<f32, 2>::new(device, rng, [r, n]);
+    let workspace = &mut scratch(device, weights_workspace_bytes(b, r, problem.attention.is_some()));
+    let mut output = WeightsOutput { columns: Some(columns.view()), mass: Some(mass.view()) };
     let queue = device.engine.on(&device.stream).unwrap();
-    let scratch = &mut DeviceViewMut::new(&mut workspace, [bytes.max(1)]).unwrap();
-    queue.weights_into(&problem.mixing, &input, &mut output, scratch).unwrap();
+    queue.weights_into(&problem.mixing, &input, &mut output, &mut whole(workspace)).unwrap();
 
-    let (columns, mass) = (device.download(&columns), device.download(&mass));
-    let place = |index: usize| [index / n / b, index / n % b, index % n];
-    for (index, wanted) in expected.matrix.iter().enumerate() {
-        let given = columns[out.offset(place(index))];
-        assert_eq!(
-            given.to_bits(),
-            wanted.to_bits(),
-            "{given} and not {wanted} at {:?} of {problem:?}",
-            place(index)
-        );
-    }
-    assert_eq!(
-        columns.iter().filter(|&&x| x == -7.0).count(),
-        reach(&out) - r * b * n,
-        "gaps of {problem:?}"
-    );
-    for (index, (given, wanted)) in mass.iter().zip(&expected.mass).enumerate() {
-        assert_eq!(
-            given.to_bits(),
-            wanted.to_bits(),
-            "mass {given:e}, not {wanted:e}, at {index} of {problem:?}"
-        );
+    let expected = problem.weights_on_cpu();
+    let [columns, mass] = [columns.values(device), mass.values(device)];
+    for (what, given, wanted) in [("weight", columns, expected.matrix), ("mass", mass, expected.mass)] {
+        assert_eq!(given.len(), wanted.len());
+        for (at, (given, wanted)) in given.iter().zip(&wanted).enumerate() {
+            let same = given.to_bits() == wanted.to_bits();
+            assert!(same, "{what} {at} is {given:e} and not {wanted:e}: {about}");
+        }
     }
 }
 
@@ -94,30 +53,29 @@ fn random_problems_agree_bit_for_bit() {
     let device = device().unwrap();
     for number in 0..120 {
         device.schedule(SCHEDULES[number as usize % SCHEDULES.len()]);
-        let problem = Problem::draw(&mut random("weights", number));
-        compare(device, &problem, "weights", number);
+        compare(device, &tiles("weights", number));
     }
     println!("120 problems, seed {}", seed());
 }
 
 /// More examples than a panel holds, and than shared memory does.
 fn many_examples_agree_bit_for_bit() {
-    let device = device().unwrap();
-    for (number, b) in [193, 257, 512, 700, 1031, 2500].into_iter().enumerate() {
-        let mixing = Mixing::dirichlet(19, Alpha::Uniform { lo: 0.05, hi: 2.0 }).seed(number as u64);
-        let problem = Problem { b, r: 1, d: 1, c: 1, mixing, attention: number % 2 == 0 };
-        compare(device, &problem, "many", number as u64);
+    for (number, b) in (0u64..).zip([193, 257, 512, 700, 1031, 2500]) {
+        let mixing = Mixing::dirichlet(19, Alpha::Uniform { lo: 0.05, hi: 2.0 }).seed(number);
+        let sizes = Sizes { b, n: 19, ..Sizes::default() };
+        let outline = Outline { sizes, mixing, attention: number.is_multiple_of(2) };
+        compare(device().unwrap(), &outline.fill(random("many", number)));
     }
 }
 
 fn every_alpha_agrees_bit_for_bit() {
-    let device = device().unwrap();
     let fixed = [1e-3, 0.05, 0.5, 1.0, 1.7, 2.0, 50.0, 1e3].map(Alpha::Fixed);
     let ranges = [Alpha::PAPER, Alpha::Uniform { lo: 1e-3, hi: 1e3 }, Alpha::Uniform { lo: 1.0, hi: 2.0 }];
-    for (number, alpha) in fixed.into_iter().chain(ranges).enumerate() {
-        let mixing = Mixing::dirichlet(100, alpha).seed(3).step(number as u64);
-        let problem = Problem { b: 128, r: 2, d: 1, c: 1, mixing, attention: false };
-        compare(device, &problem, "alpha", number as u64);
+    for (number, alpha) in (0..).zip(fixed.into_iter().chain(ranges)) {
+        let mixing = Mixing::dirichlet(100, alpha).seed(3).step(number);
+        let sizes = Sizes { b: 128, r: 2, n: 100, ..Sizes::default() };
+        let outline = Outline { sizes, mixing, attention: false };
+        compare(device().unwrap(), &outline.fill(random("alpha", number)));
     }
 }
 

@@ -10,7 +10,7 @@ use multimix::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::problem::normal;
+use crate::support::usual::normal;
 
 /// The sizes of a problem: b, r, d, c, n.
 type Shape = [usize; 5];

@@ -1,6 +1,11 @@
-//! Random small problems and numerical derivatives, for the tests of `multimix::reference`.
+//! Problems in f64, as `multimix::reference` takes them: of any [`Problem`](super::problem::Problem), and small random ones; and numerical
+//! derivatives.
 
-use multimix::reference::{LossInputs, MixInputs, Sizes, Targets, normalise_weights};
+use multimix::reference::{
+    self, Attention, AttentionGradient, Classifier, Loss, LossGradient, LossInputs, MixInputs, Sizes, Targets,
+    normalise_weights,
+};
+use multimix::{AttentionOptions, LossOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -18,16 +23,18 @@ pub fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..default }
 }
 
-/// One random problem. All weights and all attention are positive.
+/// One problem, with arrays in row-major order.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Exact {
     pub sizes: Sizes,
     pub features: Vec<f64>,
     pub logits: Vec<f64>,
     pub labels: Vec<usize>,
-    /// Rows that sum to 1.
+    /// Y (b, c).
     pub soft: Vec<f64>,
+    /// Λ (r, b, n).
     pub weights: Vec<f64>,
+    /// a (b, r), or empty where there is none.
     pub attention: Vec<f64>,
     /// W (c, d).
     pub classifier: Vec<f64>,
@@ -35,9 +42,28 @@ pub struct Problem {
     pub cotangent: Vec<f64>,
 }
 
-impl Problem {
+impl Exact {
     pub fn targets(&self, soft: bool) -> Targets<'_> {
         if soft { Targets::Soft(&self.soft) } else { Targets::Labels(&self.labels) }
+    }
+
+    pub fn attention(&self) -> Option<&[f64]> {
+        (!self.attention.is_empty()).then_some(&self.attention)
+    }
+
+    /// The loss, and the gradients of `upstream` times it.
+    pub fn loss(&self, soft: bool, options: LossOptions, upstream: f64) -> (Loss, LossGradient) {
+        let inputs = self.loss_inputs(soft);
+        let loss = reference::loss(&self.sizes, &inputs, options).unwrap();
+        (loss, reference::loss_backward(&self.sizes, &inputs, options, upstream).unwrap())
+    }
+
+    /// Maps (b, r), and the gradients that `d_maps` (b, r) gives.
+    pub fn attend(&self, options: AttentionOptions, d_maps: &[f64]) -> (Attention, AttentionGradient) {
+        let (sizes, features) = (&self.sizes, &self.features);
+        let classifier = Some(Classifier { rows: &self.classifier, labels: &self.labels });
+        let maps = reference::attention(sizes, features, options, classifier).unwrap();
+        (maps, reference::attention_backward(sizes, features, options, classifier, d_maps).unwrap())
     }
 
     pub fn loss_inputs(&self, soft: bool) -> LossInputs<'_> {
@@ -45,7 +71,7 @@ impl Problem {
             logits: &self.logits,
             targets: self.targets(soft),
             weights: &self.weights,
-            attention: Some(&self.attention),
+            attention: self.attention(),
         }
     }
 
@@ -54,7 +80,7 @@ impl Problem {
             features: &self.features,
             targets: self.targets(soft),
             weights: &self.weights,
-            attention: Some(&self.attention),
+            attention: self.attention(),
         }
     }
 }
@@ -69,11 +95,12 @@ pub fn sizes() -> impl Strategy<Value = Sizes> {
     })
 }
 
-pub fn problem() -> impl Strategy<Value = Problem> {
+/// All weights and all attention are positive; soft targets sum to 1.
+pub fn problem() -> impl Strategy<Value = Exact> {
     sizes().prop_flat_map(problem_of)
 }
 
-pub fn problem_of(sizes: Sizes) -> impl Strategy<Value = Problem> {
+pub fn problem_of(sizes: Sizes) -> impl Strategy<Value = Exact> {
     let Sizes { b, r, d, c, n } = sizes;
     let longest = (b * r * (d + c)).max(n * r * (b + d + c));
     (
@@ -85,7 +112,7 @@ pub fn problem_of(sizes: Sizes) -> impl Strategy<Value = Problem> {
             move |((features, logits, labels), (raw_soft, raw, attention), (classifier, cotangent))| {
                 let soft = rows_to_one(&raw_soft, c);
                 let weights = normalise_weights(&sizes, &raw).unwrap();
-                Problem { sizes, features, logits, labels, soft, weights, attention, classifier, cotangent }
+                Exact { sizes, features, logits, labels, soft, weights, attention, classifier, cotangent }
             },
         )
 }

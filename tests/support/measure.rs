@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
-use multimix::Element;
+use multimix::{Dtype, Element};
 
 use super::real::Tracked;
 
@@ -23,6 +23,7 @@ const LUCK: f64 = 3.0;
 const TINY: f64 = 1e-34;
 
 /// What an engine computed for one op, and what it is judged by.
+#[derive(Clone, Copy)]
 pub struct Sample<'a> {
     pub engine: &'a [f32],
     pub reference: &'a [f64],
@@ -105,6 +106,19 @@ impl Ledger {
         record.worst_ratio = record.worst_ratio.max(errors.engine / errors.plain.max(LUCK));
         record.engine_squares += errors.engine * errors.engine;
         record.plain_squares += errors.plain * errors.plain;
+    }
+
+    /// As [`Ledger::enter`], for results that engine and plain implementation round to the storage type.
+    pub fn enter_stored<T: Element>(&mut self, op: &str, problem: &str, sample: &Sample<'_>) {
+        let (precision, smallest) = match T::DTYPE {
+            Dtype::F16 => (11, -24),
+            Dtype::Bf16 => (8, -133),
+            _ => (24, -149),
+        };
+        let plain: Vec<f32> = sample.plain.iter().map(|&x| T::from_f32(x).to_f32()).collect();
+        let tracked: Vec<Tracked> = sample.tracked.iter().map(|x| x.stored(precision, smallest)).collect();
+        let stored = Sample { plain: &plain, tracked: &tracked, ..*sample };
+        self.enter(&format!("{op} {:?}", T::DTYPE), problem, &stored);
     }
 
     /// Prints the table, and holds the engine to the rule over all problems together, where luck has no part.
@@ -191,4 +205,36 @@ pub fn check_at(what: &str, given: &[f32], plain: &[f32], exact: &[f64], unit: f
         .map(|index| format!("[{index}] {} and not {}", given[index], exact[index]))
         .collect();
     panic!("{what}: error {found:e}, allowed {allowed:e}, largest value {scale:e}\n{}", list.join("\n"));
+}
+
+/// Widened to f32.
+pub fn floats<T: Element>(values: &[T]) -> Vec<f32> {
+    values.iter().map(|x| x.to_f32()).collect()
+}
+
+/// Widened to f64.
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// Every value as wanted, infinities too, or within `tolerance` of the largest.
+pub fn assert_close(name: &str, given: &[f32], wanted: &[f64], tolerance: f64) {
+    assert_eq!(given.len(), wanted.len(), "{name}");
+    // Terms near 1 cancel.
+    let largest = wanted.iter().filter(|x| x.is_finite()).fold(0.3f64, |largest, x| largest.max(x.abs()));
+    for (at, (&given, &wanted)) in given.iter().zip(wanted).enumerate() {
+        let same = f64::from(given) == wanted || (f64::from(given) - wanted).abs() <= tolerance * largest;
+        assert!(same, "{name}[{at}] is {given}, but must be {wanted}");
+    }
+}
+
+/// Within `tolerance` of the largest that f32 holds, to the unit of subnormal results; infinite where f32 does not hold the value.
+pub fn assert_held(name: &str, given: &[f32], wanted: &[f64], tolerance: f64) {
+    let most = f64::from(f32::MAX);
+    let largest = wanted.iter().fold(0f64, |largest, x| largest.max(x.abs())).min(most);
+    for (given, wanted) in given.iter().map(|&x| f64::from(x)).zip(wanted) {
+        let near = (given - wanted).abs() <= tolerance * largest + 1e-43;
+        let right = if wanted.abs() <= most { near } else { given * wanted > 0.0 };
+        assert!(right, "{name}: {given} in place of {wanted}, largest {largest}");
+    }
 }

@@ -2,19 +2,28 @@
 //! plain f32 implementation. The reference gets the engine's own draws, by the sampler's scalar definition.
 
 mod attention;
-mod case;
 mod loss;
 mod mix;
 mod weights;
 
-use crate::support::measure::Ledger;
-use crate::support::problem::{Problem, problem};
-use case::Case;
 use half::{bf16, f16};
 use multimix::Element;
 
+use crate::support::exact::Exact;
+use crate::support::measure::Ledger;
+use crate::support::plain;
+use crate::support::problem::Problem;
+use crate::support::usual::usual;
+
 const SEED: u64 = 20_231_210;
 const PROBLEMS: u64 = 300;
+
+/// A problem as the engine, the reference and the plain implementation take it.
+struct Case<T> {
+    problem: Problem<T>,
+    exact: Exact,
+    plain: plain::Inputs,
+}
 
 #[test]
 fn the_engine_errs_no_more_than_twice_a_plain_implementation() {
@@ -22,9 +31,9 @@ fn the_engine_errs_no_more_than_twice_a_plain_implementation() {
     let (mut ledger, mut checked) = (Ledger::default(), 0);
     for index in 0..PROBLEMS {
         match index % 4 {
-            0 => check(problem::<f16>(SEED, index), &mut ledger),
-            1 => check(problem::<bf16>(SEED, index), &mut ledger),
-            _ => check(problem::<f32>(SEED, index), &mut ledger),
+            0 => check(usual::<f16>(SEED, index), &mut ledger),
+            1 => check(usual::<bf16>(SEED, index), &mut ledger),
+            _ => check(usual::<f32>(SEED, index), &mut ledger),
         }
         checked += 1;
     }
@@ -34,10 +43,11 @@ fn the_engine_errs_no_more_than_twice_a_plain_implementation() {
 }
 
 fn check<T: Element>(problem: Problem<T>, ledger: &mut Ledger) {
-    let mut case = Case::new(problem);
-    weights::check(&mut case, ledger);
-    mix::check_forward(&mut case, ledger);
-    mix::check_backward(&mut case, ledger);
-    loss::check(&mut case, ledger);
-    attention::check(&mut case, ledger);
+    let (exact, plain) = (problem.exact(problem.normalised()), problem.plain());
+    let case = Case { problem, exact, plain };
+    weights::check(&case, ledger);
+    mix::check_forward(&case, ledger);
+    mix::check_backward(&case, ledger);
+    loss::check(&case, ledger);
+    attention::check(&case, ledger);
 }

@@ -5,6 +5,8 @@ use multimix::cpu::{self, AttentionInput, Classifier};
 use multimix::reference::{self, Sizes};
 use multimix::{AttentionOptions, Element, Normalise, Query, View};
 
+use crate::support::measure::{assert_held, floats};
+
 const SIZES: Sizes = Sizes { b: 2, r: 3, d: 2, c: 2, n: 1 };
 /// Features (b, r, d) on a scale of one.
 const FEATURES: [f32; 12] =
@@ -37,21 +39,11 @@ fn agrees<T: Element>(features: &[T], rows: [f32; 4], options: &AttentionOptions
     let wide_d_maps = d_maps.map(f64::from);
     let wanted =
         reference::attention_backward(&SIZES, &wide, *options, wide_classifier, &wide_d_maps).unwrap();
-    let given: Vec<f64> = gradients.features.iter().map(|d| f64::from(d.to_f32())).collect();
-    close(&given, &wanted.features, if T::DTYPE == multimix::Dtype::F32 { 1e-5 } else { 1e-2 });
+    let (given, about) = (floats(&gradients.features), format!("{options:?}"));
+    let tolerance = if T::DTYPE == multimix::Dtype::F32 { 1e-5 } else { 1e-2 };
+    assert_held(&about, &given, &wanted.features, tolerance);
     if let (Some(given), Some(wanted)) = (gradients.classifier, wanted.classifier) {
-        close(&given.into_iter().map(f64::from).collect::<Vec<_>>(), &wanted, 1e-5);
-    }
-}
-
-/// Infinite where f32 does not hold the value, else within `tolerance` of the largest.
-fn close(given: &[f64], wanted: &[f64], tolerance: f64) {
-    let largest = wanted.iter().fold(0f64, |largest, x| largest.max(x.abs())).min(f64::from(f32::MAX));
-    for (given, wanted) in given.iter().zip(wanted) {
-        let held = wanted.abs() <= f64::from(f32::MAX);
-        let right =
-            if held { (given - wanted).abs() <= tolerance * largest + 1e-40 } else { given * wanted > 0.0 };
-        assert!(right, "{given} in place of {wanted}, largest {largest}");
+        assert_held(&about, &given, &wanted, 1e-5);
     }
 }
 

@@ -3,39 +3,18 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use half::{bf16, f16};
-use multimix::cpu::{
-    self, AttentionInput, Classifier, LossInput, LossOutputs, MixBackwardOutputs, MixInput, MixOutputs,
-    MixTargets, MixedGradients, Targets, WeightsInput,
-};
+use multimix::reference::Sizes;
 use multimix::{
     Alpha, AttentionOptions, Element, EmptyMaps, Factor, LossOptions, Mixing, Normalise, Query, Reduction,
-    candle,
+    candle, cpu,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::values::Scale;
+use crate::support::problem::Problem;
 use crate::support::strided::Strided;
-
-/// Arrays of one problem, in any memory order, with NaN in the gaps.
-struct Problem<T> {
-    /// b, r, d, c, n.
-    sizes: [usize; 5],
-    mixing: Mixing,
-    features: Strided<T, 3>,
-    logits: Strided<T, 3>,
-    labels: Vec<u32>,
-    soft: Option<Strided<f32, 2>>,
-    attention: Option<Strided<f32, 2>>,
-    weights: Option<Strided<f32, 3>>,
-    classifier: Strided<f32, 2>,
-    d_mixed: Strided<T, 3>,
-    d_mixed_targets: Strided<f32, 3>,
-    d_attention: Strided<f32, 2>,
-    attention_options: AttentionOptions,
-    options: LossOptions,
-    upstream: f32,
-}
+use crate::support::tiles::setting;
 
 fn array<T: Element, const N: usize>(
     rng: &mut ChaCha8Rng,
@@ -46,12 +25,18 @@ fn array<T: Element, const N: usize>(
     Strided::of(rng, shape, &values, T::from_f32(f32::NAN))
 }
 
-fn sizes(rng: &mut ChaCha8Rng) -> [usize; 5] {
+fn sizes(rng: &mut ChaCha8Rng) -> Sizes {
     let long = |rng: &mut ChaCha8Rng, usual, most| match rng.random_bool(0.02) {
         true => rng.random_range(1..=most),
         false => rng.random_range(1..=usual),
     };
-    [long(rng, 8, 140), long(rng, 4, 70), long(rng, 8, 60), long(rng, 6, 60), long(rng, 20, 700)]
+    Sizes {
+        b: long(rng, 8, 140),
+        r: long(rng, 4, 70),
+        d: long(rng, 8, 60),
+        c: long(rng, 6, 60),
+        n: long(rng, 20, 700),
+    }
 }
 
 fn mixing(rng: &mut ChaCha8Rng, n: usize) -> Mixing {
@@ -71,7 +56,7 @@ fn mixing(rng: &mut ChaCha8Rng, n: usize) -> Mixing {
 }
 
 /// Weights of every magnitude, with zeros, and in each column at least one that is not.
-fn weights(rng: &mut ChaCha8Rng, [positions, b, n]: [usize; 3]) -> Strided<f32, 3> {
+fn draw_weights(rng: &mut ChaCha8Rng, [positions, b, n]: [usize; 3]) -> Strided<f32, 3> {
     let (scale, zeros) = (Scale::random(rng), rng.random_range(0.0..1.0));
     let mut values: Vec<f32> = (0..positions * b * n)
         .map(|_| if rng.random_bool(zeros) { 0.0 } else { scale.positive(rng) })
@@ -84,7 +69,7 @@ fn weights(rng: &mut ChaCha8Rng, [positions, b, n]: [usize; 3]) -> Strided<f32, 
 }
 
 /// Attention of every magnitude, with zeros and whole maps of them.
-fn attention(rng: &mut ChaCha8Rng, [b, r]: [usize; 2]) -> Strided<f32, 2> {
+fn draw_attention(rng: &mut ChaCha8Rng, [b, r]: [usize; 2]) -> Strided<f32, 2> {
     let (scale, zeros) = (Scale::random(rng), rng.random_range(0.0..0.7));
     let empty: Vec<bool> = (0..b).map(|_| rng.random_bool(0.1)).collect();
     let value = |at: usize, rng: &mut ChaCha8Rng| match empty[at / r] || rng.random_bool(zeros) {
@@ -95,9 +80,10 @@ fn attention(rng: &mut ChaCha8Rng, [b, r]: [usize; 2]) -> Strided<f32, 2> {
     Strided::of(rng, [b, r], &values, f32::NAN)
 }
 
-fn problem<T: Element>(rng: &mut ChaCha8Rng) -> Problem<T> {
+fn problem<T: Element>(mut own: ChaCha8Rng) -> Problem<T> {
+    let rng = &mut own;
     let sizes = sizes(rng);
-    let [b, r, d, c, n] = sizes;
+    let Sizes { b, r, d, c, n } = sizes;
     let mixing = mixing(rng, n);
     let explicit = matches!(mixing.generator, multimix::Generator::Explicit);
     let positions = if rng.random_bool(0.3) { 1 } else { r };
@@ -113,17 +99,19 @@ fn problem<T: Element>(rng: &mut ChaCha8Rng) -> Problem<T> {
         value.min(1e3)
     };
     Problem {
+        name: format!("{sizes:?}, {mixing:?}"),
         sizes,
         mixing,
         logits: array(rng, [b, r, c], logit),
         features: array(rng, [b, r, d], |rng| scales[2].value(rng)),
         labels: (0..b).map(|_| rng.random_range(0..c as u32)).collect(),
         soft: rng.random_bool(0.4).then(|| array(rng, [b, c], target)),
-        attention: rng.random_bool(0.7).then(|| attention(rng, [b, r])),
-        weights: explicit.then(|| weights(rng, [positions, b, n])),
+        mixes_targets: true,
+        attention: rng.random_bool(0.7).then(|| draw_attention(rng, [b, r])),
+        weights: explicit.then(|| draw_weights(rng, [positions, b, n])),
         classifier: array(rng, [c, d], |rng| scales[3].value(rng)),
         d_mixed: array(rng, [n, r, d], |rng| scales[4].value(rng)),
-        d_mixed_targets: array(rng, [n, r, c], |rng| scales[5].value(rng)),
+        d_mixed_targets: Some(array(rng, [n, r, c], |rng| scales[5].value(rng))),
         d_attention: array(rng, [b, r], |rng| scales[6].value(rng)),
         attention_options: AttentionOptions {
             query: if rng.random_bool(0.5) { Query::Gap } else { Query::Cam },
@@ -135,149 +123,71 @@ fn problem<T: Element>(rng: &mut ChaCha8Rng) -> Problem<T> {
             kl: rng.random_bool(0.5),
         },
         upstream: Scale::random(rng).value(rng),
+        rng: own,
     }
 }
 
-/// NaN everywhere, so that an element that is not written shows.
-fn output<T: Element, const N: usize>(rng: &mut ChaCha8Rng, shape: [usize; N]) -> Strided<T, N> {
-    Strided::empty(rng, shape, T::from_f32(f32::NAN))
-}
-
-fn check<T: Element, const N: usize>(name: &str, values: &Strided<T, N>) {
-    values.assert_gaps_untouched(name);
-    for (at, value) in values.floats().into_iter().enumerate() {
-        assert!(!value.is_nan(), "{name}: element {at} is NaN or was not written");
+fn check<T: Element>(name: &str, values: &[T]) {
+    for (at, value) in values.iter().enumerate() {
+        assert!(!value.to_f32().is_nan(), "{name}: element {at} is NaN or was not written");
     }
 }
 
-impl<T: Element> Problem<T> {
-    fn targets(&self) -> Targets<'_> {
-        self.soft.as_ref().map_or(Targets::Labels(&self.labels), |soft| Targets::Soft(soft.view()))
-    }
+fn run<T: Element>(problem: &Problem<T>) {
+    weights(problem);
+    attention(problem);
+    mix(problem);
+    loss(problem);
+}
 
-    fn weights(&self, rng: &mut ChaCha8Rng) {
-        let [b, r, _, _, n] = self.sizes;
-        let input = WeightsInput {
-            b,
-            r,
-            attention: self.attention.as_ref().map(Strided::view),
-            weights: self.weights.as_ref().map(Strided::view),
-        };
-        let (mut matrix, mut mass) = (output::<f32, 3>(rng, [r, b, n]), output::<f32, 2>(rng, [r, n]));
-        let mut workspace = vec![0xff; cpu::weights_workspace_bytes(&self.mixing, &input).unwrap()];
-        let out = (matrix.view_mut(), Some(mass.view_mut()));
-        cpu::weights_into(&self.mixing, &input, out.0, out.1, &mut workspace).unwrap();
-        check("M̂", &matrix);
-        check("s", &mass);
-        let values = matrix.floats();
-        for column in 0..r * n {
-            let sum: f64 = (0..b).map(|i| f64::from(values[(column / n * b + i) * n + column % n])).sum();
-            assert!((sum - 1.0).abs() < 1e-5, "column {column} sums to {sum}");
-        }
+fn weights<T: Element>(problem: &Problem<T>) {
+    let (Sizes { b, r, n, .. }, given) = (problem.sizes, problem.weights_on_cpu());
+    check("M̂", &given.matrix);
+    check("s", &given.mass);
+    for column in 0..r * n {
+        let weight = |i| f64::from(given.matrix[(column / n * b + i) * n + column % n]);
+        let sum: f64 = (0..b).map(weight).sum();
+        assert!((sum - 1.0).abs() < 1e-5, "column {column} sums to {sum}");
     }
+}
 
-    fn attention(&self, rng: &mut ChaCha8Rng) {
-        let ([b, r, d, c, _], options) = (self.sizes, &self.attention_options);
-        let classifier = Classifier { rows: self.classifier.view(), labels: &self.labels };
-        let cam = options.query == Query::Cam;
-        let input = AttentionInput { features: self.features.view(), classifier: cam.then_some(classifier) };
-        let mut maps = output::<f32, 2>(rng, [b, r]);
-        let mut workspace = vec![0xff; cpu::attention_workspace_bytes(&input, options).unwrap()];
-        cpu::attention_forward_into(&input, options, maps.view_mut(), &mut workspace).unwrap();
-        check("attention", &maps);
-        for map in maps.floats().chunks(r) {
-            assert!((map.iter().sum::<f32>() - 1.0).abs() < 1e-5 && map.iter().all(|&a| a >= 0.0), "{map:?}");
-        }
-        let mut d_features = output::<T, 3>(rng, [b, r, d]);
-        let mut d_rows = cam.then(|| output::<f32, 2>(rng, [c, d]));
-        cpu::attention_backward_into(
-            &input,
-            options,
-            &self.d_attention.view(),
-            d_features.view_mut(),
-            d_rows.as_mut().map(Strided::view_mut),
-            &mut workspace,
-        )
-        .unwrap();
-        check("dZ of attention", &d_features);
-        d_rows.iter().for_each(|rows| check("dW", rows));
+fn attention<T: Element>(problem: &Problem<T>) {
+    let maps = problem.attention_on_cpu();
+    check("attention", &maps);
+    for map in maps.chunks(problem.sizes.r) {
+        assert!((map.iter().sum::<f32>() - 1.0).abs() < 1e-5 && map.iter().all(|&a| a >= 0.0), "{map:?}");
     }
+    let gradients = problem.attention_backward_on_cpu();
+    check("dZ of attention", &gradients.features);
+    check("dW", &gradients.classifier.unwrap_or_default());
+}
 
-    fn mix(&self, rng: &mut ChaCha8Rng) {
-        let [b, r, d, c, n] = self.sizes;
-        let input = MixInput {
-            features: self.features.view(),
-            targets: Some(MixTargets { targets: self.targets(), classes: c }),
-            attention: self.attention.as_ref().map(Strided::view),
-            weights: self.weights.as_ref().map(Strided::view),
-        };
-        let (mut mixed, mut targets) = (output::<T, 3>(rng, [n, r, d]), output::<f32, 3>(rng, [n, r, c]));
-        let mut workspace = vec![0xff; cpu::mix_forward_workspace_bytes(&self.mixing, &input).unwrap()];
-        let outputs = MixOutputs { features: mixed.view_mut(), targets: Some(targets.view_mut()) };
-        cpu::mix_forward_into(&self.mixing, &input, outputs, &mut workspace).unwrap();
-        check("Z̃", &mixed);
-        check("Ỹ", &targets);
-        assert!(mixed.floats().iter().all(|z| z.is_finite()), "a mixture of finite features is finite");
-        let mut d_features = output::<T, 3>(rng, [b, r, d]);
-        let mut d_targets = self.soft.as_ref().map(|_| output::<f32, 2>(rng, [b, c]));
-        let mut d_attention = self.attention.as_ref().map(|_| output::<f32, 2>(rng, [b, r]));
-        let outputs = MixBackwardOutputs {
-            features: Some(d_features.view_mut()),
-            targets: d_targets.as_mut().map(Strided::view_mut),
-            attention: d_attention.as_mut().map(Strided::view_mut),
-        };
-        let bytes = cpu::mix_backward_workspace_bytes(&self.mixing, &input, &outputs).unwrap();
-        let gradients =
-            MixedGradients { features: self.d_mixed.view(), targets: Some(self.d_mixed_targets.view()) };
-        cpu::mix_backward_into(&self.mixing, &input, &gradients, outputs, &mut vec![0xff; bytes]).unwrap();
-        check("dZ", &d_features);
-        d_targets.iter().for_each(|d| check("dY", d));
-        d_attention.iter().for_each(|d| check("da of mixing", d));
-    }
+fn mix<T: Element>(problem: &Problem<T>) {
+    let mixed = problem.mix_on_cpu();
+    check("Z̃", &mixed.features);
+    check("Ỹ", &mixed.targets.unwrap());
+    assert!(mixed.features.iter().all(|z| z.to_f32().is_finite()), "a mixture of finite features is finite");
+    let gradients = problem.mix_backward_on_cpu();
+    check("dZ", &gradients.features);
+    check("dY", &gradients.targets.unwrap_or_default());
+    check("da of mixing", &gradients.attention.unwrap_or_default());
+}
 
-    fn loss(&self, rng: &mut ChaCha8Rng) {
-        let [b, r, _, c, n] = self.sizes;
-        let input = LossInput {
-            logits: self.logits.view(),
-            targets: self.targets(),
-            attention: self.attention.as_ref().map(Strided::view),
-            weights: self.weights.as_ref().map(Strided::view),
-        };
-        let wants = self.attention.is_some() && !self.options.detach_attention;
-        let mut d_logits = output::<T, 3>(rng, [b, r, c]);
-        let mut d_attention = wants.then(|| output::<f32, 2>(rng, [b, r]));
-        let (mut ce, mut lse) = (output::<f32, 2>(rng, [r, n]), output::<f32, 2>(rng, [r, n]));
-        let outputs = LossOutputs {
-            logits: Some(d_logits.view_mut()),
-            attention: d_attention.as_mut().map(Strided::view_mut),
-            per_mixture: Some(ce.view_mut()),
-            log_sum_exp: Some(lse.view_mut()),
-        };
-        let (mixing, options) = (&self.mixing, &self.options);
-        let bytes = cpu::loss_workspace_bytes(mixing, &input, options, &outputs).unwrap();
-        let mut workspace = vec![0xff; bytes];
-        let with = cpu::loss_into(mixing, &input, options, self.upstream, outputs, &mut workspace).unwrap();
-        check("dS", &d_logits);
-        d_attention.iter().for_each(|d| check("da of the loss", d));
-        check("CE", &ce);
-        check("log-sum-exp", &lse);
-        let alone = cpu::loss_forward(mixing, &input, options).unwrap();
-        assert!(!with.value.is_nan() && !with.kl.is_some_and(f32::is_nan), "{with:?}");
-        assert_eq!(with.value.to_bits(), alone.value.to_bits(), "with gradients and without");
-        assert_eq!(with.kl.map(f32::to_bits), alone.kl.map(f32::to_bits), "with gradients and without");
-    }
-
-    fn run(&self, rng: &mut ChaCha8Rng) {
-        self.weights(rng);
-        self.attention(rng);
-        self.mix(rng);
-        self.loss(rng);
-    }
+fn loss<T: Element>(problem: &Problem<T>) {
+    let with = problem.loss_on_cpu();
+    check("loss, KL", &[with.value, with.kl.unwrap_or_default()]);
+    check("dS", &with.logits);
+    check("da of the loss", &with.attention.unwrap_or_default());
+    check("CE", &with.per_mixture);
+    check("log-sum-exp", &with.log_sum_exp);
+    let alone = cpu::loss_forward(&problem.mixing, &problem.loss_input(), &problem.options).unwrap();
+    assert_eq!(with.value.to_bits(), alone.value.to_bits(), "with gradients and without");
+    assert_eq!(with.kl.map(f32::to_bits), alone.kl.map(f32::to_bits), "with gradients and without");
 }
 
 /// The same problem as candle tensors of random memory order: every op, forward and backward.
 fn through_candle(problem: &Problem<f32>, dtype: DType, rng: &mut ChaCha8Rng) -> candle_core::Result<()> {
-    let [b, r, _, _, _] = problem.sizes;
+    let Sizes { b, r, .. } = problem.sizes;
     let mut tensor = |values: Vec<f32>, shape: &[usize]| -> candle_core::Result<Tensor> {
         // The first two axes swapped in memory, or not.
         let tensor = match rng.random_bool(0.5) && shape.len() > 1 {
@@ -335,33 +245,31 @@ fn no_nan(name: &str, tensor: &Tensor) -> candle_core::Result<()> {
     Ok(())
 }
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn no_finite_value_makes_a_nan() {
     let (seed, count) = (setting("MULTIMIX_TEST_SEED", 9), setting("MULTIMIX_PROBLEMS", 3_000));
-    let mut run = 0;
+    let mut done = 0;
     for index in 0..count {
         let mut rng = ChaCha8Rng::seed_from_u64(seed << 32 | index);
+        let engine = rng.clone();
+        rng.set_stream(1);
         let dtype = [DType::F32, DType::F16, DType::BF16][index as usize % 3];
         let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             match dtype {
-                DType::F16 => problem::<f16>(&mut rng).run(&mut rng),
-                DType::BF16 => problem::<bf16>(&mut rng).run(&mut rng),
-                _ => problem::<f32>(&mut rng).run(&mut rng),
+                DType::F16 => run(&problem::<f16>(engine)),
+                DType::BF16 => run(&problem::<bf16>(engine)),
+                _ => run(&problem::<f32>(engine)),
             }
-            through_candle(&problem(&mut rng), dtype, &mut rng).unwrap();
+            through_candle(&problem(rng.clone()), dtype, &mut rng).unwrap();
         }));
         if let Err(panic) = attempt {
             eprintln!("problem {index} of seed {seed}");
             std::panic::resume_unwind(panic);
         }
-        run += 1;
+        done += 1;
     }
-    println!("{run} problems of seed {seed}, each on the CPU engine and through candle");
-    assert_eq!(run, count);
+    println!("{done} problems of seed {seed}, each on the CPU engine and through candle");
+    assert_eq!(done, count);
 }
 
 /// A tensor of any rank, sizes, type and memory order.

@@ -4,7 +4,8 @@ use multimix::cpu::{self, LossInput, LossOutputs, Targets};
 use multimix::reference::{self, LossInputs, Sizes};
 use multimix::{Alpha, EmptyMaps, Factor, LossOptions, Mixing, View, ViewMut};
 
-use crate::support::masked::{MASKED, Masked, assert_close, wide};
+use crate::support::masked::{MASKED, masked};
+use crate::support::measure::{assert_close, wide};
 use crate::support::raw::raw_weights;
 
 /// Two examples by themselves, and half of each; class 2 is masked in the first, class 0 in the second.
@@ -69,48 +70,12 @@ fn a_target_on_a_masked_class_makes_the_loss_infinite_and_no_gradient_a_nan() {
 fn masked_problems_agree_with_the_reference() {
     let (mut finite, problems) = (0, 600);
     for index in 0..problems {
-        finite += u32::from(compare(index));
+        let problem = masked::<f32>(index);
+        problem.assert_close_loss(&problem.loss_on_cpu(), 2e-5);
+        finite += u32::from(problem.exact_loss().0.value.is_finite());
     }
     println!("{problems} problems, the loss of {finite} finite");
     assert!(finite > 150 && u64::from(finite) < problems - 100, "{finite} of {problems}");
-}
-
-fn compare(index: u64) -> bool {
-    let problem = Masked::random(index);
-    let Sizes { b, r, c, n, .. } = problem.sizes;
-    let (wanted, wanted_gradient) = problem.reference();
-    let input = LossInput {
-        logits: View::new(&problem.logits, [b, r, c]).unwrap(),
-        targets: match &problem.soft {
-            Some(rows) => Targets::Soft(View::new(rows, [b, c]).unwrap()),
-            None => Targets::Labels(&problem.labels),
-        },
-        attention: problem.attention.as_ref().map(|attention| View::new(attention, [b, r]).unwrap()),
-        weights: problem.weights.as_ref().map(|weights| View::new(weights, [r, b, n]).unwrap()),
-    };
-    let (mut ce, mut lse) = (vec![0f32; r * n], vec![0f32; r * n]);
-    let (mut d_logits, mut d_attention) = (vec![0f32; b * r * c], vec![0f32; b * r]);
-    let outputs = LossOutputs {
-        logits: Some(ViewMut::new(&mut d_logits, [b, r, c]).unwrap()),
-        attention: problem.attention.is_some().then(|| ViewMut::new(&mut d_attention, [b, r]).unwrap()),
-        per_mixture: Some(ViewMut::new(&mut ce, [r, n]).unwrap()),
-        log_sum_exp: Some(ViewMut::new(&mut lse, [r, n]).unwrap()),
-    };
-    let (mixing, options) = (&problem.mixing, &problem.options);
-    let bytes = cpu::loss_workspace_bytes(mixing, &input, options, &outputs).unwrap();
-    let loss = cpu::loss_into(mixing, &input, options, 1.0, outputs, &mut vec![0; bytes]).unwrap();
-    let close = |what, given: &[f32], wanted: &[f64]| {
-        assert_close(&format!("{problem}: {what}"), given, wanted, 2e-5);
-    };
-    close("loss", &[loss.value], &[wanted.value]);
-    close("KL", &[loss.kl.unwrap()], &[wanted.kl]);
-    close("CE", &ce, &wanted.cross_entropy);
-    close("log-sum-exp", &lse, &wanted.log_sum_exp);
-    close("dS", &d_logits, &wanted_gradient.logits);
-    if let Some(wanted) = &wanted_gradient.attention {
-        close("da", &d_attention, wanted);
-    }
-    wanted.value.is_finite()
 }
 
 /// An example that pads the mini-batch: with an empty map and [`EmptyMaps::LeaveOut`] everything is as if it were not there. The

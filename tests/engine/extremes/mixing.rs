@@ -4,6 +4,7 @@ use multimix::cpu::{self, LossInput, MixInput, MixTargets, MixedGradients, Targe
 use multimix::reference::{self, MixInputs, Sizes};
 use multimix::{Alpha, Factor, LossOptions, Mixing, View};
 
+use crate::support::measure::wide;
 use crate::support::raw::raw_weights;
 
 #[test]
@@ -24,10 +25,6 @@ fn a_mixture_of_the_largest_number_is_the_largest_number() {
         assert!(mixed.features.iter().all(|&z| z * sign >= f32::MAX * 0.999_99), "infinite or too small");
         assert!(mixed.features.iter().chain(&mixed.targets.unwrap()).all(|z| z.is_finite()));
     }
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
 }
 
 /// Pairs of which both have next to no attention: Λ / s is 1e35.

@@ -21,7 +21,7 @@ const OPTIONS: [LossOptions; 4] = [
     LossOptions { reduction: Reduction::AttentionWeighted, detach_attention: true, kl: false },
 ];
 
-fn check_loss(problem: &Problem, soft: bool, options: LossOptions) {
+fn check_loss(problem: &Exact, soft: bool, options: LossOptions) {
     let sizes = &problem.sizes;
     let upstream = 1.75;
     let value = |inputs: &LossInputs| upstream * loss(sizes, inputs, options).unwrap().value;
@@ -43,7 +43,7 @@ fn check_loss(problem: &Problem, soft: bool, options: LossOptions) {
     }
 }
 
-fn check_mix(problem: &Problem, soft: bool, with_attention: bool, use_targets: bool) {
+fn check_mix(problem: &Exact, soft: bool, with_attention: bool, use_targets: bool) {
     let sizes = &problem.sizes;
     let Sizes { r, d, c, n, .. } = *sizes;
     let (d_features, rest) = problem.cotangent.split_at(n * r * d);
@@ -81,7 +81,7 @@ fn check_mix(problem: &Problem, soft: bool, with_attention: bool, use_targets: b
 }
 
 /// The matrix M̂ and the mass s, each with a cotangent of its own.
-fn check_mix_matrix(problem: &Problem) {
+fn check_mix_matrix(problem: &Exact) {
     let sizes = &problem.sizes;
     let (d_matrix, rest) = problem.cotangent.split_at(problem.weights.len());
     let d_mass = &rest[..sizes.r * sizes.n];
@@ -101,18 +101,18 @@ fn check_mix_matrix(problem: &Problem) {
 const KINK: f64 = 0.1;
 const ATTENTION_STEP: f64 = 1.0 / 1024.0;
 
-fn attention_of(problem: &Problem, options: AttentionOptions, features: &[f64], rows: &[f64]) -> Vec<f64> {
+fn attention_of(problem: &Exact, options: AttentionOptions, features: &[f64], rows: &[f64]) -> Vec<f64> {
     let classifier = Classifier { rows, labels: &problem.labels };
     attention(&problem.sizes, features, options, Some(classifier)).unwrap().maps
 }
 
-fn away_from_kinks(problem: &Problem, options: AttentionOptions) -> bool {
+fn away_from_kinks(problem: &Exact, options: AttentionOptions) -> bool {
     let classifier = Classifier { rows: &problem.classifier, labels: &problem.labels };
     let forward = attention(&problem.sizes, &problem.features, options, Some(classifier)).unwrap();
     forward.scores.iter().all(|t| t.abs() > KINK)
 }
 
-fn check_attention(problem: &Problem, options: AttentionOptions) {
+fn check_attention(problem: &Exact, options: AttentionOptions) {
     let sizes = &problem.sizes;
     let d_maps = &problem.cotangent[..sizes.b * sizes.r];
     let (features, rows) = (&problem.features, &problem.classifier);
@@ -134,7 +134,7 @@ fn check_attention(problem: &Problem, options: AttentionOptions) {
 
 /// Problems whose attention has zeros that leave every derivative (from above) in place: example 0 keeps attention of at
 /// least a half, so that every column keeps mass, and an all-zero map is an example's own affair.
-fn problem_with_zeros() -> impl Strategy<Value = Problem> {
+fn problem_with_zeros() -> impl Strategy<Value = Exact> {
     (problem(), proptest::collection::vec(any::<bool>(), 12)).prop_map(|(mut problem, zero)| {
         let (first, others) = problem.attention.split_at_mut(problem.sizes.r);
         first.iter_mut().for_each(|a| *a = 0.5 + *a / 2.0);
@@ -145,7 +145,7 @@ fn problem_with_zeros() -> impl Strategy<Value = Problem> {
     })
 }
 
-fn check_zeros(problem: &Problem, options: LossOptions) {
+fn check_zeros(problem: &Exact, options: LossOptions) {
     let sizes = &problem.sizes;
     let inputs = problem.loss_inputs(false);
     let value = |a: &[f64]| loss(sizes, &LossInputs { attention: Some(a), ..inputs }, options).unwrap().value;

@@ -25,12 +25,12 @@ fn linear_head(sizes: &Sizes, features: &[f64], rows: &[f64], bias: &[f64]) -> V
 }
 
 /// The same problem with its examples in another order.
-fn permuted(problem: &Problem, order: &[usize]) -> Problem {
+fn permuted(problem: &Exact, order: &[usize]) -> Exact {
     let Sizes { b, r, d, c, n } = problem.sizes;
     let rows = |values: &[f64], width: usize| -> Vec<f64> {
         order.iter().flat_map(|&i| values[i * width..][..width].to_vec()).collect()
     };
-    Problem {
+    Exact {
         features: rows(&problem.features, r * d),
         logits: rows(&problem.logits, r * c),
         labels: order.iter().map(|&i| problem.labels[i]).collect(),
@@ -41,14 +41,14 @@ fn permuted(problem: &Problem, order: &[usize]) -> Problem {
     }
 }
 
-fn with_order() -> impl Strategy<Value = (Problem, Vec<usize>)> {
+fn with_order() -> impl Strategy<Value = (Exact, Vec<usize>)> {
     problem().prop_flat_map(|problem| {
         let order: Vec<usize> = (0..problem.sizes.b).collect();
         (Just(problem), Just(order).prop_shuffle())
     })
 }
 
-fn problem_at_one_position() -> impl Strategy<Value = Problem> {
+fn problem_at_one_position() -> impl Strategy<Value = Exact> {
     sizes().prop_map(|sizes| Sizes { r: 1, ..sizes }).prop_flat_map(problem_of)
 }
 
