@@ -112,7 +112,12 @@ fn attention_of_features_past_both_ends_of_f32() {
             let wanted =
                 reference::attention_backward(&sizes, &wide_features, options, classifier, &wide(&d_maps))
                     .unwrap();
-            assert_held(&format!("dZ, {name}"), &device.download(&gradients.features), &wanted.features, 1e-4);
+            assert_held(
+                &format!("dZ, {name}"),
+                &device.download(&gradients.features),
+                &wanted.features,
+                1e-4,
+            );
             if let (Some(given), Some(wanted)) = (gradients.classifier, wanted.classifier) {
                 assert_held(&format!("dW, {name}"), &device.download(&given), &wanted, 1e-4);
             }

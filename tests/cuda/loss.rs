@@ -1,9 +1,7 @@
 //! The loss on the device against the reference: values, optional outputs and both gradients, in every type and reduction.
 
 use half::{bf16, f16};
-use multimix::cuda::{
-    DeviceElement, DeviceTargets, DeviceView, LossInput, LossOutputs, Precision, Upstream,
-};
+use multimix::cuda::{DeviceElement, DeviceTargets, DeviceView, LossInput, LossOutputs, Precision, Upstream};
 use multimix::reference::{self, Sizes};
 use multimix::{Alpha, LossOptions, Mixing, Reduction};
 

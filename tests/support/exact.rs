@@ -2,8 +2,8 @@
 //! derivatives.
 
 use multimix::reference::{
-    self, Attention, AttentionGradient, Classifier, Loss, LossGradient, LossInputs, MixInputs, Sizes, Targets,
-    normalise_weights,
+    self, Attention, AttentionGradient, Classifier, Loss, LossGradient, LossInputs, MixInputs, Sizes,
+    Targets, normalise_weights,
 };
 use multimix::{AttentionOptions, LossOptions};
 use proptest::collection::vec;

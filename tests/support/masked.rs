@@ -34,8 +34,8 @@ pub fn masked_of<T: Element>(index: u64, sizes: Sizes) -> Problem<T> {
         false => T::from_f32(rng.random_range(-24..24) as f32 / 8.0),
     };
     let logits = Strided::contiguous([b, r, c], logit);
-    let attention = (!index.is_multiple_of(5))
-        .then(|| Strided::contiguous([b, r], |_| rng.random_range(0.1..1.0)));
+    let attention =
+        (!index.is_multiple_of(5)).then(|| Strided::contiguous([b, r], |_| rng.random_range(0.1..1.0)));
     let target = |at: usize| match spares && !is_label(at % c) {
         true => 0.0,
         false => rng.random_range(0.0..1.0),

@@ -229,11 +229,11 @@ pub fn assert_close(name: &str, given: &[f32], wanted: &[f64], tolerance: f64) {
 }
 
 /// Within `tolerance` of the largest that f32 holds, to the unit of subnormal results; infinite where f32 does not hold the value.
-pub fn assert_held(name: &str, given: &[f32], wanted: &[f64], tolerance: f64) {
-    let most = f64::from(f32::MAX);
+pub fn assert_held<T: Element>(name: &str, given: &[T], wanted: &[f64], tolerance: f64) {
+    let (most, unit) = (f64::from(f32::MAX), if T::DTYPE == Dtype::Bf16 { 1e-40 } else { 1e-43 });
     let largest = wanted.iter().fold(0f64, |largest, x| largest.max(x.abs())).min(most);
-    for (given, wanted) in given.iter().map(|&x| f64::from(x)).zip(wanted) {
-        let near = (given - wanted).abs() <= tolerance * largest + 1e-43;
+    for (given, wanted) in given.iter().map(|x| f64::from(x.to_f32())).zip(wanted) {
+        let near = (given - wanted).abs() <= tolerance * largest + unit;
         let right = if wanted.abs() <= most { near } else { given * wanted > 0.0 };
         assert!(right, "{name}: {given} in place of {wanted}, largest {largest}");
     }

@@ -1,10 +1,10 @@
 //! The CPU engine on a [`Problem`], through outputs in any memory order: NaN where nothing is written, and nothing but elements is.
 
+use multimix::Element;
 use multimix::cpu::{
     self, AttentionGradients, LossOutputs, MixBackwardOutputs, MixGradients, MixMatrix, MixOutputs, Mixed,
 };
 use multimix::reference::Sizes;
-use multimix::Element;
 use rand_chacha::ChaCha8Rng;
 
 use super::problem::Problem;
@@ -31,8 +31,7 @@ fn workspace(bytes: multimix::Result<usize>) -> Vec<u8> {
 
 impl<T: Element> Problem<T> {
     pub fn weights_on_cpu(&self) -> MixMatrix {
-        let (Sizes { b, r, n, .. }, rng, input) =
-            (self.sizes, &mut self.rng.clone(), &self.weights_input());
+        let (Sizes { b, r, n, .. }, rng, input) = (self.sizes, &mut self.rng.clone(), &self.weights_input());
         let (mut matrix, mut mass) = (output::<f32, 3>(rng, [r, b, n]), output::<f32, 2>(rng, [r, n]));
         let scratch = &mut workspace(cpu::weights_workspace_bytes(&self.mixing, input));
         let (out, out_mass) = (matrix.view_mut(), Some(mass.view_mut()));
@@ -50,8 +49,7 @@ impl<T: Element> Problem<T> {
         };
         cpu::mix_forward_into(&self.mixing, input, outputs, scratch).unwrap();
         Mixed {
-            features: features.written("Z̃"),
-            targets: self.mixes_targets.then(|| targets.written("Ỹ")),
+            features: features.written("Z̃"), targets: self.mixes_targets.then(|| targets.written("Ỹ"))
         }
     }
 

@@ -179,9 +179,8 @@ fn has_borderline_mass<T: Element>(problem: &Problem<T>) -> bool {
     (0..r).any(|j| {
         let largest = (0..b).map(|i| attention[i * r + j]).fold(0f32, f32::max);
         (0..n).any(|k| {
-            let term = |i: usize| {
-                f64::from(attention[i * r + j] / largest) * f64::from(raw[(j * b + i) * n + k])
-            };
+            let term =
+                |i: usize| f64::from(attention[i * r + j] / largest) * f64::from(raw[(j * b + i) * n + k]);
             let mass: f64 = (0..b).map(term).sum();
             mass > 0.0 && mass < 2f64.powi(-110)
         })
