@@ -35,7 +35,7 @@ fn compare<T: Rounding + DeviceElement + Default>(device: &Device, mut rng: ChaC
     let (uploaded, rng) = (Uploaded::new(device, &problem), &mut problem.rng.clone());
     let input = uploaded.attention_input();
     let queue = device.engine.on(&device.stream).unwrap();
-    let mut maps = Output::<f32, 2>::new(device, rng, [b, r]);
+    let mut maps = Output::<f32, 2>::contiguous(device, [b, r]);
     let workspace = &mut scratch(device, queue.attention_workspace_bytes(&input));
     queue.attention_forward_into(&input, &options, maps.view(), &mut whole(workspace)).unwrap();
 

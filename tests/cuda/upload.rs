@@ -136,6 +136,11 @@ impl<T: DeviceElement + Default, const N: usize> Output<T, N> {
         Self { layout, memory: device.upload(&vec![T::from_f32(GAP); reach]) }
     }
 
+    /// In row-major order, in memory that nobody has written.
+    pub fn contiguous(device: &Device, shape: [usize; N]) -> Self {
+        Self { layout: Layout::contiguous(shape), memory: device.uninitialised(shape.iter().product()) }
+    }
+
     pub fn view(&mut self) -> DeviceViewMut<'_, T, N> {
         DeviceViewMut::from_layout(&mut self.memory, self.layout).unwrap()
     }

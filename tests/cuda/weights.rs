@@ -32,7 +32,7 @@ fn compare(device: &Device, problem: &Problem<f32>) {
     let (uploaded, rng) = (Uploaded::new(device, problem), &mut problem.rng.clone());
     let input = uploaded.weights_input();
     let mut columns = Output::<f32, 3>::new(device, rng, [r, b, n]);
-    let mut mass = Output::<f32, 2>::new(device, rng, [r, n]);
+    let mut mass = Output::<f32, 2>::contiguous(device, [r, n]);
     let workspace = &mut scratch(device, weights_workspace_bytes(b, r, problem.attention.is_some()));
     let mut output = WeightsOutput { columns: Some(columns.view()), mass: Some(mass.view()) };
     let queue = device.engine.on(&device.stream).unwrap();

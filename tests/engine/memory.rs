@@ -1,7 +1,9 @@
 //! How much memory calls take, by an allocator that counts: the loss does not grow with n, `_into` calls live on their workspace, and
 //! the workspace they ask for is what they need.
 //!
-//! The counters are the whole process's, so each test has a process to itself. The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a million mixtures.
+//! The counters are the whole process's, so each test has a process to itself.
+//!
+//! The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a million mixtures.
 
 use multimix::cpu::{self, AttentionInput, LossInput, LossOutputs, MixBackwardOutputs, MixInput, MixOutputs};
 use multimix::cpu::{MixedGradients, Targets, WeightsInput};

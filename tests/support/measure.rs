@@ -1,8 +1,8 @@
 //! How far an engine's results lie from the reference, and how far they may: at most twice as far as those of a plain implementation of the
 //! same precision.
 //!
-//! A [`Ledger`] does so element by element. Errors are measured in units of what is to be expected: the standard deviation that [`Tracked`] gives each element of
-//! the plain implementation's result, with one rounding of the result itself added. On that scale elements of all sizes count alike.
+//! A [`Ledger`] does so element by element. Errors are measured in units of what is to be expected: the standard deviation that
+//! [`Tracked`] gives each element of the plain implementation's result, with one rounding of the result itself added. On that scale elements of all sizes count alike.
 //! [`check`] does so for an array as a whole, where products take rounded operands, which [`Tracked`] does not know.
 
 use std::collections::BTreeMap;

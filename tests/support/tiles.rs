@@ -99,7 +99,8 @@ impl Outline {
             attention_options,
             d_mixed: uniform(rng_, [n, r, d], -1.0..1.0),
             d_mixed_targets: mixes_targets.then(|| uniform(rng_, [n, r, c], -1.0..1.0)),
-            d_attention: uniform(rng_, [b, r], -1.0..1.0),
+            // Devices take it in row-major order.
+            d_attention: Strided::contiguous([b, r], |_| rng_.random_range(-1.0..1.0)),
             rng,
         }
     }
