@@ -5,10 +5,11 @@ mod support;
 
 mod cache;
 mod matrix;
+mod mirrors;
 
 use std::process::ExitCode;
 
-use support::harness::Harness;
+use support::harness::{Harness, passes};
 use support::nvrtc;
 
 fn main() -> ExitCode {
@@ -19,5 +20,7 @@ fn main() -> ExitCode {
     let mut harness = Harness::new();
     cache::add(harness.area("cache"), missing);
     matrix::add(harness.area("matrix"), missing);
+    let mirrors = mirrors::parameter_structs_are_those_of_the_kernels;
+    harness.area("mirrors").test("parameter_structs_are_those_of_the_kernels", None, passes(mirrors));
     harness.run()
 }
