@@ -16,7 +16,7 @@ mod record;
 use std::process::{Command, ExitCode, Stdio};
 
 use common::device::{self, Device, device};
-use record::Record;
+use record::{Entries, Record};
 
 /// Set where the process only runs the calls and tells of them on stderr, among the engine's lines about launches.
 const WORKER: &str = "MULTIMIX_GOLDEN_WORKER";
@@ -109,8 +109,8 @@ fn capability(device: &Device) -> String {
 }
 
 /// A worker's lines: results by name, and launches by call.
-fn sort(log: &str) -> (Vec<(String, String)>, Vec<(String, String)>) {
-    let (mut results, mut launches) = (vec![], Vec::<(String, String)>::new());
+fn sort(log: &str) -> (Entries, Entries) {
+    let (mut results, mut launches) = (Entries::new(), Entries::new());
     for line in log.lines() {
         if let Some(name) = line.strip_prefix(CALL) {
             launches.push((name.into(), String::new()));
