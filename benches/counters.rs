@@ -16,11 +16,12 @@ use common::device::{Device, device};
 use common::nvrtc;
 use half::bf16;
 use multimix::cuda::cudarc::driver::CudaSlice;
-use multimix::cuda::{
-    AttentionInput, DeviceElement, DeviceTargets, DeviceView, LossInput, MixInput, MixedGradients, Queue,
-    Upstream, WeightsInput,
+use multimix::cuda::{Cuda, Queue};
+use multimix::{
+    Alpha, AttentionInput, AttentionOptions, Element, LossInput, LossOptions, MixInput, MixedGradients,
+    Mixing,
 };
-use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+use multimix::{Targets, View, Want, WeightsInput};
 use vgpu::VirtualGpu;
 use vgpu::counters::Counters;
 use vgpu::roofline;
@@ -84,7 +85,7 @@ struct Floor {
     flops: usize,
 }
 
-impl<'a, T: DeviceElement> Bench<'a, T> {
+impl<'a, T: Element> Bench<'a, T> {
     fn new(
         device: &'a Device,
         gpu: &'a VirtualGpu,
@@ -114,23 +115,22 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
         let size = size_of::<T>();
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
         let maps = 4 * b * r;
-        let weights = WeightsInput { b, r, attention: Some(self.maps()), weights: None };
+        let weights = WeightsInput { b, r, attention: Some(self.maps()) };
         let floor = Floor { bytes: maps + size * b * r * n + 4 * r * n, flops: 0 };
         self.report("weights", floor, |queue| drop(queue.weights::<T>(&mixing, &weights).unwrap()));
 
-        let features = DeviceView::new(&self.features, [b, r, d]).unwrap();
+        let features = View::new(&self.features, [b, r, d]).unwrap();
         let input = AttentionInput { features: features.clone(), classifier: None };
         let floor = Floor { bytes: size * b * r * d + maps, flops: 0 };
         let options = AttentionOptions::default();
-        self.report("attention", floor, |queue| drop(queue.attention_forward(&input, &options).unwrap()));
+        self.report("attention", floor, |queue| drop(queue.attention(&input, &options).unwrap()));
 
-        let input = MixInput { features, targets: None, attention: Some(self.maps()), weights: None };
+        let input = MixInput { features, targets: None, attention: Some(self.maps()) };
         let (mixed, product) = (size * n * r * d, 2 * b * r * d * n);
         let floor = Floor { bytes: size * b * r * d + maps + mixed, flops: product };
-        self.report("mix forward", floor, |queue| drop(queue.mix_forward(&mixing, &input).unwrap()));
+        self.report("mix forward", floor, |queue| drop(queue.mix(&mixing, &input).unwrap()));
         let incoming = self.device.upload(&vec![T::from_f32(0.5); n * r * d]);
-        let incoming =
-            MixedGradients { features: DeviceView::new(&incoming, [n, r, d]).unwrap(), targets: None };
+        let incoming = MixedGradients { features: View::new(&incoming, [n, r, d]).unwrap(), targets: None };
         // Z and dZ~ are read; dZ and da written. dZ is one product, dM^ another.
         let floor = Floor { bytes: 2 * size * b * r * d + 2 * maps + mixed, flops: 2 * product };
         self.report("mix backward", floor, |queue| {
@@ -138,20 +138,19 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
         });
 
         let input = LossInput {
-            logits: DeviceView::new(&self.logits, [b, r, c]).unwrap(),
-            targets: DeviceTargets::Labels(DeviceView::new(&self.labels, [b]).unwrap()),
+            logits: View::new(&self.logits, [b, r, c]).unwrap(),
+            targets: Targets::labels(View::new(&self.labels, [b]).unwrap()),
             attention: Some(self.maps()),
-            weights: None,
         };
         let (logits, product) = (size * b * r * c, 2 * b * r * c * n);
         let options = LossOptions::default();
         let floor = Floor { bytes: logits + maps + 4 * b, flops: product };
         self.report("loss", floor, |queue| {
-            drop(queue.loss_forward(&mixing, &input, &options).unwrap());
+            drop(queue.loss(&mixing, &input, &options, Want::Loss).unwrap());
         });
         let floor = Floor { bytes: 2 * logits + maps + 4 * b, flops: 2 * product };
         self.report("loss + dS", floor, |queue| {
-            drop(queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default()).unwrap());
+            drop(queue.loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap());
         });
     }
 
@@ -161,8 +160,8 @@ impl<'a, T: DeviceElement> Bench<'a, T> {
         products.max(floor.bytes as f64 / model.memory_rate())
     }
 
-    fn maps(&self) -> DeviceView<'_, f32, 2> {
-        DeviceView::new(&self.attention, [self.sizes[0], self.sizes[1]]).unwrap()
+    fn maps(&self) -> View<'_, f32, 2, Cuda> {
+        View::new(&self.attention, [self.sizes[0], self.sizes[1]]).unwrap()
     }
 
     /// Runs an op once and prints what its launches came to.

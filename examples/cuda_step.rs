@@ -3,9 +3,9 @@
 //!     cargo run --release --example cuda_step            # on this machine's GPU
 //!     cargo xtask run cargo run --example cuda_step      # on the virtual GPU
 
-use multimix::cuda::{self, DeviceTargets, DeviceView, Engine, LossInput, Upstream, WeightsInput};
-use multimix::reference::{self, LossInputs, Sizes, Targets};
-use multimix::{Alpha, LossOptions, Mixing};
+use multimix::cuda::{self, Engine};
+use multimix::reference::{self, LossInputs, Sizes};
+use multimix::{Alpha, LossInput, LossOptions, Mixing, Targets, View, Want, WeightsInput};
 
 pub fn main() -> anyhow::Result<()> {
     // 8 images of 4 positions, 5 classes, 64 mixtures at each position.
@@ -21,19 +21,19 @@ pub fn main() -> anyhow::Result<()> {
     let on_device =
         (stream.clone_htod(&logits)?, stream.clone_htod(&attention)?, stream.clone_htod(&labels)?);
     let input = LossInput {
-        logits: DeviceView::new(&on_device.0, [b, r, c])?,
-        targets: DeviceTargets::Labels(DeviceView::new(&on_device.2, [b])?),
-        attention: Some(DeviceView::new(&on_device.1, [b, r])?),
-        weights: None,
+        logits: View::new(&on_device.0, [b, r, c])?,
+        targets: Targets::labels(View::new(&on_device.2, [b])?),
+        attention: Some(View::new(&on_device.1, [b, r])?),
     };
 
     let engine = Engine::new(&context)?;
     let queue = engine.on(&stream)?;
     let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(7).step(42);
     let options = LossOptions::default();
-    let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default())?;
-    let drawn = queue.weights::<f32>(&mixing, &WeightsInput { b, r, attention: None, weights: None })?.0;
-    let (loss, gradient) = (stream.clone_dtoh(&loss.value)?[0], stream.clone_dtoh(&gradients.logits)?);
+    let loss = queue.loss(&mixing, &input, &options, Want::Gradients(1.0))?;
+    let drawn = queue.weights::<f32>(&mixing, &WeightsInput { b, r, attention: None })?.matrix;
+    let gradient = loss.logits.ok_or_else(|| anyhow::anyhow!("gradients were asked for"))?;
+    let (loss, gradient) = (stream.clone_dtoh(&loss.value)?[0], stream.clone_dtoh(&gradient)?);
 
     // The same from the equations: the weights that the GPU drew, in f64.
     let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
@@ -41,7 +41,7 @@ pub fn main() -> anyhow::Result<()> {
     let labels: Vec<usize> = labels.iter().map(|&y| y as usize).collect();
     let inputs = LossInputs {
         logits: &logits,
-        targets: Targets::Labels(&labels),
+        targets: reference::Targets::Labels(&labels),
         weights: &weights,
         attention: Some(&attention),
     };

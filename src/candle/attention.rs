@@ -1,10 +1,11 @@
 //! Attention maps from features.
 
-use candle_core::{DType, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 
-use super::backend::{Backend, Classified};
+use super::backend::Backend;
 use super::bridge::{self, Argument, Borrowed, CLASSIFIER, FEATURES, Float, Operand};
 use super::op::{Differentiable, Given, TensorGradients, apply};
+use crate::op::{self, AttentionInput, Engine};
 use crate::problem::AttentionOptions;
 
 const OP: &str = "attention";
@@ -12,7 +13,7 @@ const OP: &str = "attention";
 /// The linear classifier and the labels that CAM takes its queries from.
 #[derive(Clone, Copy, Debug)]
 pub struct Classifier<'a> {
-    /// W (c, d), one row per class; gradients flow to it. On CUDA it is read in the type of the features.
+    /// W (c, d), one row per class; gradients flow to it. It is read in the type of the features.
     pub rows: &'a Tensor,
     /// y (b), one class id per example: u8, u32 or i64.
     pub labels: &'a Tensor,
@@ -24,7 +25,7 @@ pub struct Classifier<'a> {
 /// features to keep attention constant.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::attention_forward`], and its like on CUDA), tensors on other devices, and types
+/// Whatever the engine refuses ([`crate::cpu::attention`], and its like on CUDA), tensors on other devices, and types
 /// other than f32, f16, bf16.
 pub fn attention(
     features: &Tensor,
@@ -34,8 +35,7 @@ pub fn attention(
     let Some(Classifier { rows, labels }) = classifier else {
         return apply(AttentionOp { labels: None, options: *options }, features, None);
     };
-    let dtype = if features.device().is_cuda() { features.dtype() } else { DType::F32 };
-    let rows = CLASSIFIER.to_float(OP, rows, dtype)?;
+    let rows = CLASSIFIER.to_float(OP, rows, features.dtype())?;
     let labels = Some(bridge::labels(OP, labels)?);
     apply(AttentionOp { labels, options: *options }, features, Some(&rows))
 }
@@ -52,15 +52,18 @@ impl AttentionOp {
     }
 }
 
-/// The classifier and its labels, where there are both.
-fn classified<'a, B: Backend>(
+fn input<'a, B: Backend, T: Float>(
+    features: Operand<'a, B::Storage>,
     rows: Option<Operand<'a, B::Storage>>,
-    labels: &'a Option<Borrowed<'a>>,
-) -> Result<Option<Classified<'a, B::Storage>>> {
-    match (rows, labels) {
-        (Some(rows), Some(labels)) => Ok(Some(Classified { rows, labels: labels.operand::<B>()? })),
-        _ => Ok(None),
-    }
+    labels: &'a Option<Borrowed<'_>>,
+) -> Result<AttentionInput<'a, T, B::Memory>> {
+    let classifier = match (rows, labels) {
+        (Some(rows), Some(labels)) => {
+            Some(op::Classifier { rows: B::view(rows)?, labels: labels.labels::<B>()? })
+        }
+        _ => None,
+    };
+    Ok(AttentionInput { features: B::view(features)?, classifier })
 }
 
 impl Differentiable for AttentionOp {
@@ -74,25 +77,26 @@ impl Differentiable for AttentionOp {
         rows: Option<Operand<'_, B::Storage>>,
     ) -> Result<(B::Storage, Shape)> {
         let labels = self.labels();
-        let maps = backend.attention::<T>(features, classified::<B>(rows, &labels)?, &self.options)?;
-        let (b, r, _) = features.layout.shape().dims3()?;
-        Ok((maps, Shape::from((b, r))))
+        let input = input::<B, T>(features, rows, &labels)?;
+        let [b, r, _] = input.features.shape();
+        let maps = backend.engine()?.attention(&input, &self.options)?;
+        Ok((backend.keep(maps), Shape::from((b, r))))
     }
 
     fn backward<B: Backend, T: Float>(&self, backend: &B, given: &Given<'_>) -> Result<TensorGradients> {
         let upstream = given.upstream.contiguous()?;
         let upstream = Borrowed::new(OP, "the gradient", &upstream);
-        let features = Borrowed::new(OP, "features", given.first);
-        let rows = given.second.map(|rows| Borrowed::new(OP, "the classifier", rows));
+        let features = Borrowed::new(OP, FEATURES.name, given.first);
+        let rows = given.second.map(|rows| Borrowed::new(OP, CLASSIFIER.name, rows));
+        let rows = rows.as_ref().map(Borrowed::operand::<B>).transpose()?;
         let labels = self.labels();
-        let classifier = classified::<B>(rows.as_ref().map(Borrowed::operand::<B>).transpose()?, &labels)?;
-        let (for_features, for_rows) = backend.attention_backward::<T>(
-            features.operand::<B>()?,
-            classifier,
-            &self.options,
-            upstream.operand::<B>()?,
-        )?;
-        let for_rows = for_rows.zip(given.second).map(|(gradient, rows)| B::tensor(gradient, rows.shape()));
-        Ok((B::tensor(for_features, given.first.shape()), for_rows))
+        let input = input::<B, T>(features.operand::<B>()?, rows, &labels)?;
+        let gradients =
+            backend.engine()?.attention_backward(&input, &self.options, &upstream.view::<B, f32, 2>()?)?;
+        let for_rows = gradients.classifier.zip(given.second);
+        Ok((
+            backend.tensor(gradients.features, given.first.shape()),
+            for_rows.map(|(gradient, rows)| backend.tensor(gradient, rows.shape())),
+        ))
     }
 }

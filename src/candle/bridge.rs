@@ -1,11 +1,11 @@
 //! Between candle's tensors and the engines: types, memory with its layout, labels.
 
 use candle_core::{DType, DeviceLocation, Layout, Result, StorageRef, Tensor, WithDType, bail};
-use half::{bf16, f16};
 
 use super::backend::Backend;
-use crate::element::Element;
-use crate::error::Error;
+use crate::element::{Element, Scalar};
+use crate::op::Labels;
+use crate::view::View;
 
 /// Features (b, r, d) of a feature map (b, d, h, w), r = h·w: contiguous, so a copy except of channels-last
 /// maps.
@@ -71,19 +71,19 @@ impl Argument {
     }
 }
 
-/// A type in which both candle and the engines store floats.
-pub(super) trait Float: WithDType + Element + OnDevice {}
-impl Float for f32 {}
-impl Float for f16 {}
-impl Float for bf16 {}
+/// A type in which both candle and the engines store numbers.
+pub(super) trait Stored: WithDType + Scalar + OnDevice {}
+impl<T: WithDType + Scalar + OnDevice> Stored for T {}
 
-/// What [`Float`] must be for the GPU, too.
-#[cfg(feature = "candle-cuda")]
-pub(super) trait OnDevice: candle_core::cuda::CudaDType + crate::cuda::DeviceElement {}
-#[cfg(feature = "candle-cuda")]
-impl<T: candle_core::cuda::CudaDType + crate::cuda::DeviceElement> OnDevice for T {}
+/// Those of floats.
+pub(super) trait Float: Stored + Element {}
+impl<T: Stored + Element> Float for T {}
 
-/// What [`Float`] must be for the GPU, too: without it, nothing.
+/// What [`Stored`] must be for the GPU, too.
+#[cfg(feature = "candle-cuda")]
+pub(super) use candle_core::cuda::CudaDType as OnDevice;
+
+/// What [`Stored`] must be for the GPU, too: without it, nothing.
 #[cfg(not(feature = "candle-cuda"))]
 pub(super) trait OnDevice {}
 #[cfg(not(feature = "candle-cuda"))]
@@ -107,7 +107,7 @@ impl<S> Clone for Operand<'_, S> {
 impl<S> Copy for Operand<'_, S> {}
 
 impl<S> Operand<'_, S> {
-    /// The layout as the views of both engines take it.
+    /// The layout as views take it.
     pub fn layout<const N: usize>(&self) -> Result<crate::view::Layout<N>> {
         let (Ok(shape), Ok(strides)) = (self.layout.dims().try_into(), self.layout.stride().try_into())
         else {
@@ -122,6 +122,7 @@ impl<S> Operand<'_, S> {
 pub(super) struct Borrowed<'a> {
     op: &'static str,
     name: &'static str,
+    dtype: DType,
     storage: StorageRef<'a>,
     layout: &'a Layout,
 }
@@ -129,7 +130,7 @@ pub(super) struct Borrowed<'a> {
 impl<'a> Borrowed<'a> {
     pub fn new(op: &'static str, name: &'static str, tensor: &'a Tensor) -> Self {
         let (storage, layout) = tensor.storage_and_layout();
-        Self { op, name, storage, layout }
+        Self { op, name, dtype: tensor.dtype(), storage, layout }
     }
 
     /// Its memory, where it is that of the backend.
@@ -143,6 +144,20 @@ impl<'a> Borrowed<'a> {
                 B::NAME
             ),
         }
+    }
+
+    /// Its memory as a view.
+    pub fn view<B: Backend, T: Stored, const N: usize>(&self) -> Result<View<'_, T, N, B::Memory>> {
+        B::view(self.operand::<B>()?)
+    }
+
+    /// Class ids as they are.
+    pub fn labels<B: Backend>(&self) -> Result<Labels<'_, B::Memory>> {
+        Ok(match self.dtype {
+            DType::U8 => self.view::<B, u8, 1>()?.into(),
+            DType::U32 => self.view::<B, u32, 1>()?.into(),
+            _ => self.view::<B, i64, 1>()?.into(),
+        })
     }
 }
 
@@ -162,32 +177,13 @@ pub(super) fn are_labels(targets: &Tensor) -> bool {
     targets.rank() == 1 || !targets.dtype().is_float()
 }
 
-/// Class ids (b) in u32, contiguous, from a tensor of u8, u32 or i64. Values on a GPU are not looked at.
+/// Class ids (b) of u8, u32 or i64, checked for rank and type.
 pub(super) fn labels(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     LABELS.expect(op, tensor)?;
     match tensor.dtype() {
-        DType::U32 => tensor.contiguous(),
-        DType::U8 => tensor.to_dtype(DType::U32),
-        DType::I64 => {
-            if tensor.device().is_cpu() {
-                tensor
-                    .to_vec1::<i64>()?
-                    .into_iter()
-                    .enumerate()
-                    .try_for_each(|(i, y)| check_label(op, i, y))?;
-            }
-            tensor.to_dtype(DType::U32)
-        }
+        DType::U8 | DType::U32 | DType::I64 => Ok(tensor.clone()),
         other => bail!("{op}: labels has type {other:?}, but must be u8, u32 or i64"),
     }
-}
-
-fn check_label(op: &'static str, index: usize, value: i64) -> Result<()> {
-    if u32::try_from(value).is_ok() {
-        return Ok(());
-    }
-    let (name, rule) = (format!("labels[{index}]"), "a class from 0 to 2^32 - 1");
-    Err(Error::value(op, name, value, rule).into())
 }
 
 #[cfg(test)]

@@ -2,31 +2,32 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-use super::backend::{Backend, Columns};
+use super::backend::Backend;
 use super::bridge::{self, ATTENTION, Argument, Borrowed, FEATURES, Float, Operand, TARGETS};
-use super::draw::Draw;
+use super::draw::{Draw, OwnedDraw};
 use super::op::{Differentiable, Given, TensorGradients, apply, with_backend};
 use crate::cpu;
-use crate::problem::{Mixing, at_least_one, check_label, expect_shape};
+use crate::op::{Engine, MixInput, MixedGradients, WeightsInput};
+use crate::problem::{at_least_one, check_label, expect_shape};
 
 const OP: &str = "mix";
 
 /// Z̃ (n, r, d) of features Z (b, r, d), equation (7), in the features' type.
 ///
 /// `attention` a (b, r), not negative; none for M̂ = Λ. A map of zeros becomes uniform or leaves its example out:
-/// [`Mixing::empty_maps`]. `draw`: a [`Mixing`] or a tensor of explicit weights.
+/// [`Mixing::empty_maps`](crate::Mixing::empty_maps). `draw`: a [`Mixing`](crate::Mixing) or a tensor of explicit weights.
 /// Gradients flow to the features and to the attention, not to explicit weights; detach the attention to keep
 /// it constant (at small α its gradient explodes: see
 /// [`LossOptions::detach_attention`](crate::LossOptions::detach_attention)). Backward draws again what
 /// forward drew.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::mix_forward`], and its like on CUDA), tensors on other devices, and types other
+/// Whatever the engine refuses ([`crate::cpu::mix`], and its like on CUDA), tensors on other devices, and types other
 /// than f32, f16, bf16.
 pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Draw<'a>>) -> Result<Tensor> {
-    let (mixing, weights) = draw.into().resolve(OP)?;
+    let draw = draw.into().to_owned(OP)?;
     let attention = attention.map(|attention| ATTENTION.to_f32(OP, attention)).transpose()?;
-    apply(MixOp { mixing, weights }, features, attention.as_ref())
+    apply(MixOp(draw), features, attention.as_ref())
 }
 
 /// Ỹ (n, r, c) in f32, equation (8): what [`mix`] does to features, done to targets with the same draws.
@@ -53,18 +54,19 @@ pub fn mix_targets<'a>(
     mix(&rows.unsqueeze(1)?.broadcast_as((b, positions, classes))?, attention, draw)
 }
 
-/// Rows (b, c) of labels in u32. A label of no class, which a GPU does not refuse, gives a row of zeros.
+/// Rows (b, c) of labels. A label of no class, which a GPU does not refuse, has a row of zeros.
 fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
+    let Ok(columns) = i64::try_from(classes) else { bail!("{OP}: {classes} classes are more than 2^63 - 1") };
+    let labels = labels.to_dtype(DType::I64)?;
     if labels.device().is_cpu() {
-        let labels = labels.to_vec1::<u32>()?;
+        let labels = labels.to_vec1::<i64>()?;
         let mut rows = cpu::zeros::<f32>(OP, "the rows of labels", &[labels.len(), classes])?;
         for (index, &label) in labels.iter().enumerate() {
-            check_label(OP, index, label.into(), classes)?;
+            check_label(OP, index, label, classes)?;
             rows[index * classes + label as usize] = 1.0;
         }
         return Tensor::from_vec(rows, (labels.len(), classes), &Device::Cpu);
     }
-    let Ok(columns) = u32::try_from(classes) else { bail!("{OP}: {classes} classes are more than 2^32 - 1") };
     let columns = Tensor::arange(0, columns, labels.device())?;
     labels.unsqueeze(1)?.broadcast_eq(&columns.unsqueeze(0)?)?.to_dtype(DType::F32)
 }
@@ -91,40 +93,26 @@ pub fn weights<'a>(
     draw: impl Into<Draw<'a>>,
     device: &Device,
 ) -> Result<MixMatrix> {
-    let op = "weights";
-    let (mixing, weights) = draw.into().resolve(op)?;
-    let attention = attention.map(|attention| ATTENTION.to_f32(op, attention)).transpose()?;
-    with_backend!(op, device, |backend| draw_weights(backend, [b, r], &mixing, &attention, &weights))
+    let draw = draw.into().to_owned("weights")?;
+    let attention = attention.map(|attention| ATTENTION.to_f32("weights", attention)).transpose()?;
+    with_backend!("weights", device, |backend| draw_weights(backend, [b, r], &draw, &attention))
 }
 
 fn draw_weights<B: Backend>(
     backend: &B,
     [b, r]: [usize; 2],
-    mixing: &Mixing,
+    draw: &OwnedDraw,
     attention: &Option<Tensor>,
-    weights: &Option<Tensor>,
 ) -> Result<MixMatrix> {
-    let attention = attention.as_ref().map(|attention| Borrowed::new("weights", "attention", attention));
-    let weights = weights.as_ref().map(|weights| Borrowed::new("weights", "weights", weights));
-    let columns = Columns {
-        mixing,
-        attention: attention.as_ref().map(Borrowed::operand::<B>).transpose()?,
-        weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
-    };
-    let (matrix, mass) = backend.weights(&columns, b, r)?;
-    Ok(MixMatrix { matrix: B::tensor(matrix, (r, b, mixing.n)), mass: B::tensor(mass, (r, mixing.n)) })
+    let attention = attention.as_ref().map(|tensor| Borrowed::new("weights", ATTENTION.name, tensor));
+    let attention = attention.as_ref().map(Borrowed::view::<B, f32, 2>).transpose()?;
+    let (weights, n) = (draw.borrow("weights"), draw.n()?);
+    let columns = draw.columns::<B>(&weights)?;
+    let made = backend.engine()?.weights::<f32>(&columns, &WeightsInput { b, r, attention })?;
+    Ok(MixMatrix { matrix: backend.tensor(made.matrix, (r, b, n)), mass: backend.tensor(made.mass, (r, n)) })
 }
 
-struct MixOp {
-    mixing: Mixing,
-    weights: Option<Tensor>,
-}
-
-impl MixOp {
-    fn weights(&self) -> Option<Borrowed<'_>> {
-        self.weights.as_ref().map(|weights| Borrowed::new(OP, "weights", weights))
-    }
-}
+struct MixOp(OwnedDraw);
 
 impl Differentiable for MixOp {
     const OP: &'static str = OP;
@@ -136,31 +124,31 @@ impl Differentiable for MixOp {
         features: Operand<'_, B::Storage>,
         attention: Option<Operand<'_, B::Storage>>,
     ) -> Result<(B::Storage, Shape)> {
-        let weights = self.weights();
-        let weights = weights.as_ref().map(Borrowed::operand::<B>).transpose()?;
-        let columns = Columns { mixing: &self.mixing, attention, weights };
-        let mixed = backend.mix::<T>(&columns, features)?;
-        let (_, r, d) = features.layout.shape().dims3()?;
-        Ok((mixed, Shape::from((self.mixing.n, r, d))))
+        let weights = self.0.borrow(OP);
+        let columns = self.0.columns::<B>(&weights)?;
+        let attention = attention.map(B::view).transpose()?;
+        let input = MixInput { features: B::view::<T, 3>(features)?, targets: None, attention };
+        let [_, r, d] = input.features.shape();
+        let mixed = backend.engine()?.mix(&columns, &input)?;
+        Ok((backend.keep(mixed.features), Shape::from((self.0.n()?, r, d))))
     }
 
     fn backward<B: Backend, T: Float>(&self, backend: &B, given: &Given<'_>) -> Result<TensorGradients> {
-        let features = Borrowed::new(OP, "features", given.first);
-        let attention = given.second.map(|attention| Borrowed::new(OP, "attention", attention));
+        let features = Borrowed::new(OP, FEATURES.name, given.first);
+        let attention = given.second.map(|attention| Borrowed::new(OP, ATTENTION.name, attention));
+        let attention = attention.as_ref().map(Borrowed::view::<B, f32, 2>).transpose()?;
         let upstream = Borrowed::new(OP, "the gradient", given.upstream);
-        let weights = self.weights();
-        let columns = Columns {
-            mixing: &self.mixing,
-            attention: attention.as_ref().map(Borrowed::operand::<B>).transpose()?,
-            weights: weights.as_ref().map(Borrowed::operand::<B>).transpose()?,
-        };
+        let gradients = MixedGradients { features: upstream.view::<B, T, 3>()?, targets: None };
+        let weights = self.0.borrow(OP);
+        let columns = self.0.columns::<B>(&weights)?;
+        let input = MixInput { features: features.view::<B, T, 3>()?, targets: None, attention };
         // candle wants a gradient for every tracked argument, and has no use for the others.
         let tracked = given.second.filter(|attention| attention.track_op());
-        let (features, upstream) = (features.operand::<B>()?, upstream.operand::<B>()?);
-        let (for_features, for_attention) =
-            backend.mix_backward::<T>(&columns, features, upstream, tracked.is_some())?;
-        let for_attention =
-            for_attention.zip(tracked).map(|(da, attention)| B::tensor(da, attention.shape()));
-        Ok((B::tensor(for_features, given.first.shape()), for_attention))
+        let made = backend.engine()?.mix_backward(&columns, &input, &gradients, tracked.is_some())?;
+        let for_attention = made.attention.zip(tracked);
+        Ok((
+            backend.tensor(made.features, given.first.shape()),
+            for_attention.map(|(da, attention)| backend.tensor(da, attention.shape())),
+        ))
     }
 }

@@ -40,7 +40,7 @@
 //!
 //! With the feature `candle-cuda` the ops take tensors of candle's CUDA devices, on candle's own context and stream; nothing
 //! waits for the device. Kernels are compiled when first needed, once for a context. As everywhere on CUDA, values are not
-//! looked at: labels must be below c, attention and explicit weights finite and not negative.
+//! looked at: a label that is no class counts as a target of zeros; attention and explicit weights must be finite and not negative.
 //!
 //! The feature turns on candle's own, which wants `nvcc` and the CUDA toolkit (cuBLAS, cuRAND, cudart) at build time, and links
 //! with them and with the driver, so that a program does not start without. The feature `cuda` alone needs none of that.

@@ -7,8 +7,8 @@ use super::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
 use crate::op::{
-    ATTENTION as OP, AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, Check, Engine,
-    Labels,
+    ATTENTION as OP, AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, Call, Check,
+    Engine, Labels,
 };
 use crate::problem::{AttentionOptions, Normalise, Query};
 use crate::view::{Layout, View, ViewMut};

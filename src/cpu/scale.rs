@@ -4,7 +4,7 @@ use super::pack::{read_row, write_row};
 use super::workers::share;
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Check, SCALE, ScaleCall};
+use crate::op::{Call, Check, SCALE, ScaleCall};
 use rayon::prelude::*;
 
 /// out = gradient · factor · scalar, with the product of the two factors taken first and the result rounded once.

@@ -5,7 +5,9 @@ use super::slab::{Slab, Source, even_tiles, row_stride};
 use super::workers::{self, Carve, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Check, Columns, Engine, MixMatrix, Reborrow, WEIGHTS as OP, WeightsCall, WeightsInput};
+use crate::op::{
+    Call, Check, Columns, Engine, MixMatrix, Reborrow, WEIGHTS as OP, WeightsCall, WeightsInput,
+};
 use crate::sampler::panel::{PANEL, Panel};
 
 /// Columns drawn at a time.

@@ -1,14 +1,22 @@
-//! All kernels that an engine may ask for: the choosers of every op, run over all that they distinguish.
+//! All kernels that an engine may ask for: plans are made of calls of every kind, and list what they would launch.
 
 use std::collections::HashSet;
 
 use super::device::DeviceInfo;
 use super::jit::Program;
+use super::memory::Bare;
+use super::plan::{Planned, Sink};
+use super::queue::Precision;
+use super::tile::Tile;
 use super::variant::Variant;
-use super::{
-    attention, loss_backward, loss_backward_attention, loss_forward, mix_attention, mix_backward_plan,
-    mix_forward, sampler, weights,
+use crate::element::{Dtype, Element};
+use crate::op::{
+    AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOutputs, Classifier, Columns, LossCall,
+    LossInput, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall, MixInput, MixOutputs, MixTargets,
+    MixedGradients, ScaleCall, Targets, WeightsCall, WeightsInput, WeightsOutputs,
 };
+use crate::problem::{Alpha, AttentionOptions, Factor, Generator, LossOptions, Mixing, Normalise, Query};
+use crate::view::{Layout, View, ViewMut};
 
 /// One compilation of a file of kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,25 +37,6 @@ pub fn kernel_variants(device: &DeviceInfo) -> Vec<KernelVariant> {
     all(device).into_iter().map(KernelVariant::from).collect()
 }
 
-/// Whether a device's variants include this one.
-pub(super) fn contains(device: &DeviceInfo, variant: &Variant) -> bool {
-    all(device).contains(variant)
-}
-
-pub(super) fn all(device: &DeviceInfo) -> Vec<Variant> {
-    let mut seen = HashSet::new();
-    let variants = sampler::variants(device)
-        .chain(attention::variants(device))
-        .chain(weights::variants(device))
-        .chain(mix_forward::variants(device))
-        .chain(mix_backward_plan::variants(device))
-        .chain(mix_attention::variants(device))
-        .chain(loss_forward::variants(device))
-        .chain(loss_backward::variants(device))
-        .chain(loss_backward_attention::variants(device));
-    variants.filter(|variant| seen.insert(*variant)).collect()
-}
-
 impl From<Variant> for KernelVariant {
     fn from(variant: Variant) -> Self {
         let program = variant.program();
@@ -56,6 +45,163 @@ impl From<Variant> for KernelVariant {
             macros: program.macros.clone(),
             program,
             dynamic_shared_bytes: variant.shared_bytes,
+        }
+    }
+}
+
+pub(super) fn all(device: &DeviceInfo) -> Vec<Variant> {
+    let mut catalogue = Catalogue { device, seen: HashSet::new(), variants: vec![] };
+    catalogue.add_calls_of::<f32>();
+    catalogue.add_calls_of::<half::f16>();
+    catalogue.add_calls_of::<half::bf16>();
+    catalogue.variants
+}
+
+struct Catalogue<'d> {
+    device: &'d DeviceInfo,
+    seen: HashSet<Variant>,
+    variants: Vec<Variant>,
+}
+
+/// A generator of each kind that kernels tell apart, and explicit weights.
+fn columns(b: usize) -> Vec<Columns<'static, Bare>> {
+    let dirichlet = [Alpha::Fixed(1.0), Alpha::Fixed(2.0), Alpha::Fixed(0.5), Alpha::PAPER];
+    let dirichlet = dirichlet.map(|alpha| Generator::Dirichlet { alpha });
+    let pair = Generator::Pair { alpha: Alpha::PAPER, factor: Factor::PerColumn };
+    let drawn = dirichlet.into_iter().chain([pair]);
+    let drawn =
+        drawn.map(|generator| Columns::from(Mixing { generator, ..Mixing::dirichlet(1, Alpha::PAPER) }));
+    drawn.chain([Columns::from(array([1, b, 1]))]).collect()
+}
+
+fn array<T, const N: usize>(shape: [usize; N]) -> View<'static, T, N, Bare> {
+    View::at(0, Layout::contiguous(shape))
+}
+
+fn out<T, const N: usize>(shape: [usize; N]) -> ViewMut<'static, T, N, Bare> {
+    ViewMut::at(0, Layout::contiguous(shape))
+}
+
+impl Catalogue<'_> {
+    /// Calls that the device refuses are left out.
+    fn add<C: Planned>(&mut self, precision: Precision, call: &C) {
+        let Ok((variants, _)) = Sink::list(self.device, precision, call) else { return };
+        self.variants.extend(variants.into_iter().filter(|variant| self.seen.insert(*variant)));
+    }
+
+    fn add_calls_of<T: Element>(&mut self) {
+        self.add_attention::<T>();
+        let tf32 = T::DTYPE == Dtype::F32 && self.device.has_ampere_tensor_cores();
+        for precision in [Precision::Exact].into_iter().chain(tf32.then_some(Precision::Tf32)) {
+            for b in Tile::batches() {
+                for columns in columns(b) {
+                    self.add_weights::<T>(precision, b, &columns);
+                    self.add_mix::<T>(precision, b, &columns);
+                    self.add_loss::<T>(precision, b, &columns);
+                }
+            }
+        }
+        self.add_scale::<T, f32>();
+        self.add_scale::<T, T>();
+        self.add_scale::<f32, T>();
+    }
+
+    fn add_scale<T: Element, G: Element>(&mut self) {
+        let call =
+            ScaleCall::<T, G, Bare> { gradient: array([1; 3]), upstream: 1.0.into(), out: out([1; 3]) };
+        self.add(Precision::Exact, &call);
+    }
+
+    fn add_weights<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'static, Bare>) {
+        self.add(
+            precision,
+            &WeightsCall::<T, Bare> {
+                columns: columns.clone(),
+                input: WeightsInput { b, r: 1, attention: Some(array([b, 1])) },
+                outputs: WeightsOutputs { matrix: Some(out([1, b, 1])), mass: None },
+            },
+        );
+    }
+
+    fn add_attention<T: Element>(&mut self) {
+        // Packed, contiguous along channels, contiguous along positions.
+        let layouts = [
+            Layout::contiguous([2, 2, 16]),
+            Layout::contiguous([2, 2, 3]),
+            Layout { shape: [2, 2, 3], strides: [6, 1, 2] },
+        ];
+        for (query, normalise) in [Query::Gap, Query::Cam]
+            .into_iter()
+            .flat_map(|query| [Normalise::ReluL1, Normalise::Softmax].map(|normalise| (query, normalise)))
+        {
+            for layout in layouts {
+                let classifier = (query == Query::Cam).then(|| Classifier {
+                    rows: array([2, layout.shape[2]]),
+                    labels: array::<u32, 1>([2]).into(),
+                });
+                let input = AttentionInput::<T, Bare> { features: View::at(0, layout), classifier };
+                let options = AttentionOptions { query, normalise };
+                let outputs = AttentionOutputs { features: ViewMut::at(0, layout), classifier: None };
+                self.add(
+                    Precision::Exact,
+                    &AttentionCall { input: input.clone(), options, maps: out([2, 2]) },
+                );
+                let d_maps = array([2, 2]);
+                self.add(Precision::Exact, &AttentionBackwardCall { input, options, d_maps, outputs });
+            }
+        }
+    }
+
+    fn add_mix<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'static, Bare>) {
+        let targets = MixTargets { targets: Targets::Soft(array([b, 1])), classes: 1 };
+        // Channels apart, so that they are packed.
+        let features = View::at(0, Layout { shape: [b, 1, 2], strides: [2, 2, 2] });
+        let input = MixInput::<T, Bare> { features, targets: Some(targets), attention: Some(array([b, 1])) };
+        self.add(
+            precision,
+            &MixCall {
+                columns: columns.clone(),
+                input: input.clone(),
+                outputs: MixOutputs { features: out([1, 1, 2]), targets: None },
+            },
+        );
+        self.add(
+            precision,
+            &MixBackwardCall {
+                columns: columns.clone(),
+                input,
+                gradients: MixedGradients { features: array([1, 1, 2]), targets: Some(array([1, 1, 1])) },
+                outputs: MixBackwardOutputs {
+                    features: Some(out([b, 1, 2])),
+                    targets: Some(out([b, 1])),
+                    attention: Some(out([b, 1])),
+                },
+            },
+        );
+    }
+
+    fn add_loss<T: Element>(&mut self, precision: Precision, b: usize, columns: &Columns<'static, Bare>) {
+        let targets = [Targets::labels(array::<u32, 1>([b])), Targets::Soft(array([b, 1]))];
+        for targets in targets {
+            let input = LossInput { logits: array([b, 1, 1]), targets, attention: Some(array([b, 1])) };
+            // None, dS in either type, and da, for which everything is taken in f32.
+            for wanted in 0..4 {
+                self.add(
+                    precision,
+                    &LossCall::<T, Bare> {
+                        columns: columns.clone(),
+                        input: input.clone(),
+                        options: LossOptions::default(),
+                        upstream: 1.0.into(),
+                        outputs: LossOutputs {
+                            logits: (wanted == 1 || wanted == 3).then(|| out([b, 1, 1])),
+                            logits_f32: (wanted == 2).then(|| out([b, 1, 1])),
+                            attention: (wanted == 3).then(|| out([b, 1])),
+                            ..LossOutputs::default()
+                        },
+                    },
+                );
+            }
         }
     }
 }

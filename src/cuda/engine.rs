@@ -4,23 +4,22 @@ use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
-use bytemuck::Pod;
 use cudarc::driver::{CudaContext, result, sys};
 
 use super::advice::driver_error;
 use super::aside::Aside;
 use super::device::DeviceInfo;
-use super::jit::{Compiler, Resources, trace};
+use super::jit::{Compiler, Resources};
 use super::modules::{Loaded, Modules};
 use super::variant::Variant;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Compiled kernels of one CUDA context. Cheap to clone; all clones, and all engines of one context and
 /// compiler, share what is compiled. It stays loaded for as long as the context is there, since graphs may
 /// name it.
 ///
 /// Made once from the caller's context, used from any thread. Kernels are compiled when first needed, or ahead of time by the
-/// `compile_…` functions.
+/// `…_compile` functions.
 ///
 /// ```no_run
 /// use multimix::cuda::{self, Engine};
@@ -132,59 +131,53 @@ impl Engine {
         })
     }
 
-    /// Makes the context current, and compiles and loads what is missing of these variants, each in a thread
-    /// of its own. `stream`: where they are about to be launched.
+    /// Makes the context current, compiles and loads what is missing, each variant in a thread of its own, and returns the kernels.
+    /// `stream`: where they are about to be launched.
     pub(super) fn prepare(
         &self,
         op: &'static str,
-        variants: &[Variant],
+        kernels: &[(Variant, &'static str)],
         stream: Option<sys::CUstream>,
-    ) -> Result<()> {
+    ) -> Result<Vec<sys::CUfunction>> {
         self.bind(op)?;
-        let missing: Vec<Variant> =
-            variants.iter().copied().filter(|variant| !self.modules.contains(variant)).collect();
-        let Some(first) = missing.first() else { return Ok(()) };
-        if let Some(stream) = stream {
+        let mut missing: Vec<Variant> = vec![];
+        for (variant, _) in kernels {
+            if !self.modules.contains(variant) && !missing.contains(variant) {
+                missing.push(*variant);
+            }
+        }
+        if let (Some(first), Some(stream)) = (missing.first(), stream) {
             refuse_capture(op, first, stream)?;
         }
         // One target for all: whichever comes first to know what the driver takes, the same images are asked
         // for.
         let target = self.modules.target();
-        side_by_side(&missing, |variant| {
-            self.modules.get_or_load(op, &self.context, variant, target, || Ok(())).map(|_| ())
-        })
+        let load = |variant| self.modules.get_or_load(op, &self.context, variant, target);
+        side_by_side(&missing, |variant| load(variant).map(|_| ()))?;
+        let function = |&(variant, kernel): &(Variant, &'static str)| {
+            Ok(load(variant)?.function(kernel).expect("sources list their kernels"))
+        };
+        kernels.iter().map(function).collect()
     }
 
-    /// Launches one kernel of a variant.
+    /// Launches a kernel: so many blocks, threads of each, and bytes of dynamic shared memory.
     ///
     /// # Safety
-    /// `params` must be what the kernel takes, and all device memory it names valid for what the kernel does with it, in this
-    /// engine's context, until the launch has run.
-    pub(super) unsafe fn launch<P: Pod>(
+    /// The context is current. `params` points to what the kernel takes, and all device memory named there is valid for what the
+    /// kernel does with it, in this engine's context, until the launch has run.
+    pub(super) unsafe fn launch(
         &self,
         op: &'static str,
         stream: sys::CUstream,
-        launch: &Launch,
-        params: &P,
+        function: sys::CUfunction,
+        kernel: &str,
+        [blocks, threads, shared_bytes]: [u32; 3],
+        params: *mut c_void,
     ) -> Result<()> {
-        let Launch { variant, kernel, blocks, threads, shared_bytes } = *launch;
-        self.bind(op)?;
-        let allowed = || refuse_capture(op, &variant, stream);
-        let target = self.modules.target();
-        let loaded = self.modules.get_or_load(op, &self.context, variant, target, allowed)?;
-        let function = loaded.function(kernel).expect("sources list their kernels");
-        trace(|| {
-            format!(
-                "{op}: {kernel} of {variant}: grid {blocks}, block {threads}, {shared_bytes} bytes of dynamic shared memory"
-            )
-        });
-        let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the function is loaded and outlives the call; its one parameter is `params`, as the caller promises.
-        unsafe {
-            let (grid, block) = ((blocks, 1, 1), (threads, 1, 1));
-            result::launch_kernel(function, grid, block, shared_bytes, stream, &mut arguments)
-        }
-        .map_err(|error| driver_error(op, format!("launching {kernel}"), error))
+        let (grid, block) = ((blocks, 1, 1), (threads, 1, 1));
+        // SAFETY: the function is loaded and never unloaded; the rest is the caller's promise.
+        unsafe { result::launch_kernel(function, grid, block, shared_bytes, stream, &mut [params]) }
+            .map_err(|error| driver_error(op, format!("launching {kernel}"), error))
     }
 }
 
@@ -205,39 +198,6 @@ fn side_by_side<T: Copy + Send>(items: &[T], work: impl Fn(T) -> Result<()> + Sy
         let results: Vec<Result<()>> = rest.collect();
         results.into_iter().chain([own]).collect()
     })
-}
-
-/// One launch: which kernel and how wide.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Launch {
-    pub variant: Variant,
-    pub kernel: &'static str,
-    pub blocks: u32,
-    pub threads: u32,
-    shared_bytes: u32,
-}
-
-impl Launch {
-    /// A launch of `blocks` blocks, all in x.
-    pub fn new(
-        op: &'static str,
-        variant: Variant,
-        kernel: &'static str,
-        blocks: &[usize],
-        threads: u32,
-    ) -> Result<Self> {
-        let product = blocks.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor));
-        // The widest grid is 2^31 - 1.
-        let blocks = product.and_then(|count| i32::try_from(count).ok()).ok_or_else(|| {
-            Error::new(op, ErrorKind::TooLarge { name: "the grid".into(), sizes: blocks.to_vec() })
-        })?;
-        Ok(Self { variant, kernel, blocks: blocks as u32, threads, shared_bytes: variant.shared_bytes })
-    }
-
-    /// For the small kernels of a source, which use none of the variant's dynamic shared memory.
-    pub fn without_shared(self) -> Self {
-        Self { shared_bytes: 0, ..self }
-    }
 }
 
 /// Nothing can be compiled or loaded while the stream is being captured: the driver would end the capture.

@@ -1,136 +1,145 @@
 //! Kernels of loss_backward.cu: the gradient with respect to the logits.
 
 use bytemuck::{Pod, Zeroable};
-use cudarc::driver::sys::{CUdeviceptr, CUstream};
+use cudarc::driver::sys::CUdeviceptr;
 
-use super::device::DeviceInfo;
-use super::engine::Launch;
-use super::loss::OP;
-use super::loss_forward::all_math;
-use super::loss_plan::{Plan, Range};
-use super::matrix::{Matrix, RawTargets};
-use super::sampler::{element_bytes, element_name};
-use super::variant::{Source, Variant};
-use crate::element::Dtype;
+use super::loss::Shared;
+use super::matrix::{Labels, Matrix, target_kind, target_params};
+use super::memory::Bare;
+use super::plan::{Kernel, Params, Sink};
+use super::split::{Factors, Slices, chunk_splits};
+use super::variant::{self, Math, Variant};
+use crate::element::{Dtype, Element};
 use crate::error::Result;
+use crate::op::LossCall;
 
-const SOURCE: Source = Source { file: "loss_backward.cu", kernels: &["loss_backward", "loss_backward_sum"] };
-
-/// Examples of a block.
-pub(super) fn panel(b: usize, math: u32) -> u32 {
-    if math == 2 && b > 64 { 128 } else { 64 }
+/// The pass that sums dS.
+pub(super) struct LogitsPass {
+    kernel: Kernel<LossBackwardParams>,
+    panel: usize,
+    chunk: usize,
+    /// None where one chunk and one split hold all columns: dS is then written directly, at the end.
+    slices: Option<Slices>,
+    factors: Factors,
+    params: LossBackwardParams,
 }
 
-pub(super) fn variant(plan: &Plan<'_>) -> Variant {
-    let panel = panel(plan.call.columns.b, plan.math);
-    variant_of(plan.call.dtype, plan.math, plan.call.targets.kind(), panel)
-}
-
-/// All variants for a device.
-pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
-    let panels = all_math(device).flat_map(|(dtype, math)| [64, 128].map(|b| (dtype, math, panel(b, math))));
-    panels.flat_map(|(dtype, math, panel)| [1, 2].map(|targets| variant_of(dtype, math, targets, panel)))
-}
-
-fn variant_of(dtype: Dtype, math: u32, targets: u32, panel: u32) -> Variant {
-    let shared = match math {
-        2 => 128 * (panel + 8) + 288 * panel + 9216 + 768,
-        _ => 3 * 17408 + 768 + if targets == 2 { 0 } else { 272 },
-    };
-    Variant::new(SOURCE)
-        .name("ELEMENT", element_name(dtype))
-        .number("MATH", math)
-        .number("TARGETS", targets)
-        .number("PANEL", panel)
-        .shared(shared)
-}
-
-/// Adds a chunk's share to the slices.
-///
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range, accumulate: bool) -> Result<()> {
-    let [b, r, c] = plan.call.logits.layout.shape;
-    let variant = variant(plan);
-    let rows = b.div_ceil(panel(b, plan.math) as usize);
-    let launch = Launch::new(OP, variant, "loss_backward", &[r, rows, c.div_ceil(64), plan.splits], 128)?;
-    let params = params(plan, range, accumulate);
-    // SAFETY: the caller's promise; the parameters are those that the kernel declares.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
-}
-
-/// After loss_finish: the sum of the slices, or the one chunk straight to its place.
-///
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn finish(plan: &Plan<'_>, stream: CUstream, range: Range) -> Result<()> {
-    if plan.writes_logits_directly() {
-        // SAFETY: the caller's promise.
-        return unsafe { run(plan, stream, range, false) };
+impl LogitsPass {
+    pub fn new<T: Element>(
+        sink: &mut Sink<'_>,
+        call: &LossCall<'_, T, Bare>,
+        shared: &Shared,
+    ) -> Result<Self> {
+        let ([b, r, c], math, chunk) = (call.input.logits.shape(), shared.math, shared.chunk);
+        let panel = if math == Math::Half && b > 64 { 128 } else { 64 };
+        let (out, dtype) = match (&call.outputs.logits, &call.outputs.logits_f32) {
+            (Some(out), _) => (Matrix::out(out), T::DTYPE),
+            (None, Some(out)) => (Matrix::out(out), Dtype::F32),
+            (None, None) => (Matrix::NONE, T::DTYPE),
+        };
+        let splits = chunk_splits(chunk, r, [b, c], panel);
+        let directly = splits == 1 && chunk == shared.drawing.n;
+        let slices = match directly {
+            true => None,
+            false => Some(Slices::new(sink, dtype, splits, [r, b, c])?),
+        };
+        let variant = Variant::new(variant::LOSS_BACKWARD)
+            .element("ELEMENT", T::DTYPE)
+            .element("OUT", if directly { dtype } else { T::DTYPE })
+            .math(math)
+            .number("TARGETS", target_kind(&call.input.targets))
+            .number("PANEL", panel as u32)
+            .shared(shared_bytes(math, panel as u32, call.input.targets.are_soft()));
+        let factors = Factors::new(shared.shares, &call.upstream);
+        let params = LossBackwardParams {
+            input: LossInput::new(call, shared),
+            out,
+            partial: slices.as_ref().map_or(0, |slices| slices.partial),
+            shares: factors.shares,
+            upstream: factors.upstream,
+            factor: factors.factor,
+            splits: splits as u32,
+            ..LossBackwardParams::zeroed()
+        };
+        Ok(Self { kernel: sink.kernel(variant), panel, chunk, slices, factors, params })
     }
-    let [b, r, c] = plan.call.logits.layout.shape;
-    let blocks = r.saturating_mul(b).saturating_mul(c).div_ceil(256);
-    let launch = Launch::new(OP, variant(plan), "loss_backward_sum", &[blocks], 256)?.without_shared();
-    let params = params(plan, range, false);
-    // SAFETY: as in `run`.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
+
+    fn step(&self, sink: &mut Sink<'_>, (first, columns): (usize, usize)) -> Result<()> {
+        let params = LossBackwardParams {
+            input: self.params.input.of(columns),
+            accumulate: u32::from(first > 0),
+            ..self.params
+        };
+        let LossInput { b, r, logits, .. } = params.input;
+        let tiles = (logits.channels as usize).div_ceil(64);
+        let blocks = [r as usize, (b as usize).div_ceil(self.panel), tiles, params.splits as usize];
+        sink.step(self.kernel, &blocks, 128, &params)
+    }
+
+    /// Adds a chunk's share to the slices.
+    pub fn add(&self, sink: &mut Sink<'_>, range: (usize, usize)) -> Result<()> {
+        if self.slices.is_some() { self.step(sink, range) } else { Ok(()) }
+    }
+
+    /// After loss_finish: the sum of the slices, or the one chunk straight to its place.
+    pub fn finish(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let Some(slices) = &self.slices else { return self.step(sink, (0, self.chunk)) };
+        let LossBackwardParams { input, out, splits, .. } = self.params;
+        slices.sum(sink, splits as usize, [input.b as usize, input.r as usize], out, self.factors)
+    }
 }
 
-fn params(plan: &Plan<'_>, range: Range, accumulate: bool) -> LossBackwardParams {
-    let call = plan.call;
-    let out = call
-        .outputs
-        .logits
-        .as_ref()
-        .map_or(Matrix::NONE, |view| Matrix::new(view, element_bytes(call.dtype)));
-    LossBackwardParams {
-        input: LossParams::new(plan, range),
-        out,
-        partial: plan.memory.d_logits,
-        shares: plan.memory.shares,
-        upstream: call.upstream,
-        factor: call.factor,
-        splits: plan.splits as u32,
-        accumulate: u32::from(accumulate),
-        padding: 0,
+fn shared_bytes(math: Math, panel: u32, soft: bool) -> u32 {
+    match math {
+        Math::Half => 128 * (panel + 8) + 288 * panel + 9216 + 768,
+        _ => residual_bytes(soft),
     }
+}
+
+/// Shared memory of the residual in f32, with panels of 64.
+pub(super) fn residual_bytes(soft: bool) -> u32 {
+    3 * 17408 + 768 + if soft { 0 } else { 272 }
 }
 
 /// `LossInput` of loss_residual.cuh.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct LossParams {
+pub(super) struct LossInput {
     matrix: Matrix,
-    logits: Matrix,
+    pub logits: Matrix,
     soft: Matrix,
-    labels: CUdeviceptr,
+    labels: Labels,
     statistics: CUdeviceptr,
     statistics_stride: i64,
     ranges: CUdeviceptr,
-    b: u32,
-    r: u32,
+    pub b: u32,
+    pub r: u32,
     columns: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossParams>() == 168);
 
-impl LossParams {
-    pub fn new(plan: &Plan<'_>, range: Range) -> Self {
-        let (call, memory) = (plan.call, &plan.memory);
-        let (labels, soft) = RawTargets::params(Some(&call.targets), call.logits.layout.shape[2]);
+impl LossInput {
+    pub fn new<T: Element>(call: &LossCall<'_, T, Bare>, shared: &Shared) -> Self {
+        let [b, r, c] = call.input.logits.shape();
+        let (labels, soft) = target_params(Some(&call.input.targets), c);
         Self {
-            matrix: plan.matrix(range, memory.matrix, element_bytes(plan.number())),
-            logits: Matrix::new(&call.logits, element_bytes(call.dtype)),
+            matrix: shared.matrix.map_or(Matrix::NONE, |kept| kept.matrix(&shared.drawing, shared.chunk)),
+            logits: Matrix::new(&call.input.logits),
             soft,
             labels,
-            statistics: memory.statistics,
-            statistics_stride: plan.chunk as i64,
-            ranges: memory.ranges,
-            b: call.columns.b as u32,
-            r: call.columns.r as u32,
-            columns: range.columns as u32,
+            statistics: shared.statistics,
+            statistics_stride: shared.chunk as i64,
+            ranges: shared.ranges,
+            b: b as u32,
+            r: r as u32,
+            columns: 0,
             padding: 0,
         }
+    }
+
+    /// For the first columns of a chunk.
+    pub fn of(self, columns: usize) -> Self {
+        Self { columns: columns as u32, ..self }
     }
 }
 
@@ -138,7 +147,7 @@ impl LossParams {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct LossBackwardParams {
-    input: LossParams,
+    input: LossInput,
     out: Matrix,
     partial: CUdeviceptr,
     shares: CUdeviceptr,
@@ -148,4 +157,7 @@ struct LossBackwardParams {
     accumulate: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossBackwardParams>() == 248);
+
+impl Params for LossBackwardParams {
+    const KERNEL: &'static str = "loss_backward";
+}

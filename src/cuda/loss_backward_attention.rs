@@ -1,100 +1,111 @@
 //! Kernels of loss_backward_attention.cu: the gradient with respect to attention.
 
 use bytemuck::{Pod, Zeroable};
-use cudarc::driver::sys::{CUdeviceptr, CUstream};
+use cudarc::driver::sys::CUdeviceptr;
 
-use super::device::DeviceInfo;
-use super::engine::Launch;
-use super::loss::OP;
-use super::loss_backward::LossParams;
-use super::loss_plan::{Plan, Range};
-use super::matrix::Matrix;
-use super::sampler::element_name;
-use super::variant::{Source, Variant};
-use super::view::RawView;
-use crate::element::Dtype;
+use super::columns::Drawing;
+use super::loss::{Kept, Shared};
+use super::loss_backward::{LossInput, residual_bytes};
+use super::matrix::{Matrix, target_kind};
+use super::memory::Bare;
+use super::plan::{Kernel, Params, Sink};
+use super::split::{Factors, chunk_splits};
+use super::variant::{self, Math, Variant};
+use super::weights::Fill;
+use crate::element::{Dtype, Element};
 use crate::error::Result;
+use crate::op::LossCall;
+use crate::view::ViewMut;
 
-const SOURCE: Source = Source {
-    file: "loss_backward_attention.cu",
-    kernels: &["loss_backward_attention", "loss_backward_attention_sum"],
-};
-
-pub(super) fn variant(plan: &Plan<'_>) -> Variant {
-    variant_of(plan.call.dtype, plan.call.targets.kind())
+/// The pass that sums da.
+pub(super) struct AttentionPass {
+    drawing: Drawing,
+    fill: Fill,
+    /// Λ of a chunk.
+    lambda: Kept,
+    kernel: Kernel<LossAttentionParams>,
+    sum: Kernel<LossAttentionSumParams>,
+    params: LossAttentionParams,
+    sum_params: LossAttentionSumParams,
 }
 
-/// All variants.
-pub(super) fn variants(_: &DeviceInfo) -> impl Iterator<Item = Variant> {
-    Dtype::ALL.into_iter().flat_map(|dtype| [1, 2].map(|targets| variant_of(dtype, targets)))
-}
+impl AttentionPass {
+    pub fn new<T: Element>(
+        sink: &mut Sink<'_>,
+        call: &LossCall<'_, T, Bare>,
+        shared: &Shared,
+        out: &ViewMut<'_, f32, 2, Bare>,
+    ) -> Result<Self> {
+        let ([b, r, c], drawing) = (call.input.logits.shape(), shared.drawing);
+        let variant = Variant::new(variant::LOSS_BACKWARD_ATTENTION)
+            .element("ELEMENT", T::DTYPE)
+            .math(Math::Exact)
+            .number("TARGETS", target_kind(&call.input.targets))
+            .number("PANEL", 64)
+            .shared(residual_bytes(call.input.targets.are_soft()) + 768);
+        let lambda = Kept::new(sink, "the weights of a chunk", Dtype::F32, &drawing, shared.chunk)?;
+        let splits = chunk_splits(shared.chunk, r, [b, c], 64);
+        let tiles = c.div_ceil(64);
+        let partial = sink.part::<f32>("slices of the gradient of attention", &[splits, tiles + 2, r, b])?;
+        let params = LossAttentionParams {
+            input: LossInput::new(call, shared),
+            weights: lambda.matrix(&drawing, shared.chunk),
+            partial,
+            splits: splits as u32,
+            accumulate: 0,
+            weighed: u32::from(shared.weighed),
+            padding: 0,
+        };
+        let ([live, scales], out) = (drawing.live_and_scales(), out.as_read());
+        let Factors { shares, upstream, factor } = Factors::new(shared.shares, &call.upstream);
+        let sum_params = LossAttentionSumParams {
+            partial,
+            sums: shared.sums,
+            shares,
+            scales,
+            live,
+            upstream,
+            out: out.data,
+            example: out.stride(0),
+            position: out.stride(1),
+            factor,
+            splits: splits as u32,
+            tiles: tiles as u32,
+            b: b as u32,
+            r: r as u32,
+            padding: 0,
+        };
+        let fill = Fill::new(sink, &drawing, Dtype::F32);
+        let (kernel, sum) = (sink.kernel(variant), sink.kernel(variant));
+        Ok(Self { drawing, fill, lambda, kernel, sum, params, sum_params })
+    }
 
-fn variant_of(dtype: Dtype, targets: u32) -> Variant {
-    Variant::new(SOURCE)
-        .name("ELEMENT", element_name(dtype))
-        .number("MATH", 0)
-        .number("TARGETS", targets)
-        .number("PANEL", 64)
-        .shared(53760 + if targets == 2 { 0 } else { 272 })
-}
+    /// Adds a chunk's share to the slices.
+    pub fn add(&self, sink: &mut Sink<'_>, range: (usize, usize)) -> Result<()> {
+        let (first, columns) = range;
+        self.lambda.fill(sink, self.fill, &self.drawing, range, None)?;
+        let params = LossAttentionParams {
+            input: self.params.input.of(columns),
+            accumulate: u32::from(first > 0),
+            ..self.params
+        };
+        let LossAttentionSumParams { b, tiles, r, splits, .. } = self.sum_params;
+        let blocks = [r as usize, (b as usize).div_ceil(64), tiles as usize, splits as usize];
+        sink.step(self.kernel, &blocks, 128, &params)
+    }
 
-/// Adds a chunk's share to the slices.
-///
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range, accumulate: bool) -> Result<()> {
-    let [b, r, c] = plan.call.logits.layout.shape;
-    let blocks = [r, b.div_ceil(64), c.div_ceil(64), plan.attention_splits];
-    let launch = Launch::new(OP, variant(plan), "loss_backward_attention", &blocks, 128)?;
-    let params = LossAttentionParams {
-        input: LossParams::new(plan, range),
-        weights: plan.matrix(range, plan.memory.lambda, 4),
-        partial: plan.memory.d_attention,
-        splits: plan.attention_splits as u32,
-        accumulate: u32::from(accumulate),
-        weighed: u32::from(plan.weighed()),
-        padding: 0,
-    };
-    // SAFETY: the caller's promise; the parameters are those that the kernel declares.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
-}
-
-/// After loss_finish: the sum of the slices.
-///
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn finish(plan: &Plan<'_>, stream: CUstream) -> Result<()> {
-    let [b, r, c] = plan.call.logits.layout.shape;
-    let blocks = [b.saturating_mul(r).div_ceil(256)];
-    let launch =
-        Launch::new(OP, variant(plan), "loss_backward_attention_sum", &blocks, 256)?.without_shared();
-    let out = plan.call.outputs.attention.unwrap_or(RawView::contiguous(0, [1, 1]));
-    let params = LossAttentionSumParams {
-        partial: plan.memory.d_attention,
-        sums: plan.memory.sums,
-        shares: plan.memory.shares,
-        scales: plan.memory.prepared.scales,
-        live: plan.memory.prepared.live,
-        upstream: plan.call.upstream,
-        out: out.pointer,
-        example: out.stride(0),
-        position: out.stride(1),
-        factor: plan.call.factor,
-        splits: plan.attention_splits as u32,
-        tiles: c.div_ceil(64) as u32,
-        b: b as u32,
-        r: r as u32,
-        padding: 0,
-    };
-    // SAFETY: as in `run`.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
+    /// After loss_finish: the sum of the slices.
+    pub fn finish(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let blocks = self.drawing.b.saturating_mul(self.drawing.r).div_ceil(256);
+        sink.step(self.sum, &[blocks], 256, &self.sum_params)
+    }
 }
 
 /// `LossAttentionParams` of loss_backward_attention.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct LossAttentionParams {
-    input: LossParams,
+    input: LossInput,
     weights: Matrix,
     partial: CUdeviceptr,
     splits: u32,
@@ -102,7 +113,10 @@ struct LossAttentionParams {
     weighed: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossAttentionParams>() == 232);
+
+impl Params for LossAttentionParams {
+    const KERNEL: &'static str = "loss_backward_attention";
+}
 
 /// `LossAttentionSumParams` of loss_backward_attention.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -124,4 +138,7 @@ struct LossAttentionSumParams {
     r: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossAttentionSumParams>() == 96);
+
+impl Params for LossAttentionSumParams {
+    const KERNEL: &'static str = "loss_backward_attention_sum";
+}

@@ -1,177 +1,128 @@
-//! Kernels of loss_forward.cu: the losses of a chunk of columns, their sums, and the end of a call.
+//! Kernels of loss_forward.cu and loss_reduce.cu: the losses of a chunk of columns, their sums, and the end of a call.
 
 use bytemuck::{Pod, Zeroable};
-use cudarc::driver::sys::{CUdeviceptr, CUstream};
+use cudarc::driver::sys::CUdeviceptr;
 
+use super::columns::Sampler;
 use super::device::DeviceInfo;
-use super::engine::{Engine, Launch};
-use super::loss::OP;
-use super::loss_plan::{Plan, Range, choose_math};
-use super::matrix::{Matrix, RawTargets};
-use super::queue::Precision;
-use super::sampler::{DRAW_KINDS, SamplerParams, draw_kind, element_bytes, element_name};
+use super::loss::Shared;
+use super::matrix::{Labels, Matrix, target_kind, target_params};
+use super::memory::Bare;
+use super::plan::{Kernel, Params, Sink};
 use super::tile::Tile;
-use super::variant::{Source, Variant};
-use super::view::RawView;
-use crate::element::Dtype;
+use super::variant::{self, Draw, Math, Variant};
+use crate::element::Element;
 use crate::error::Result;
+use crate::op::LossCall;
+use crate::view::ViewMut;
 
-const SOURCE: Source =
-    Source { file: "loss_forward.cu", kernels: &["loss_forward", "loss_sums", "loss_finish"] };
-/// DRAW of columns that `weights` has stored.
-const STORED: u32 = 6;
-
-/// How a block draws the whole batch, if that leaves room for two warps; else columns are stored first.
-pub(super) fn choose_tile(engine: &Engine, b: usize, math: u32, soft: bool) -> Option<Tile> {
-    drawing_tile(engine.device(), b, math, soft)
+/// The forward pass.
+pub(super) struct Forward {
+    kernel: Kernel<LossForwardParams>,
+    sums: Kernel<LossSumsParams>,
+    end: Kernel<LossFinishParams>,
+    warps: u32,
+    params: LossForwardParams,
+    sums_params: LossSumsParams,
+    end_params: LossFinishParams,
 }
 
-fn drawing_tile(device: &DeviceInfo, b: usize, math: u32, soft: bool) -> Option<Tile> {
-    let tile = Tile::choose(device, b, |tile| shared_bytes(tile, math, soft));
-    (!tile.multi && tile.warps >= 2).then_some(tile)
-}
+impl Forward {
+    /// How a block draws the whole batch, if that leaves room for two warps; else columns are stored first.
+    pub fn drawing_tile(device: &DeviceInfo, b: usize, math: Math, soft: bool) -> Option<Tile> {
+        let tile = Tile::choose(device, b, |tile| shared_bytes(tile, math, soft));
+        (!tile.multi && tile.warps >= 2).then_some(tile)
+    }
 
-/// How a block works on stored columns: 64 examples at a time.
-fn stored_tile(device: &DeviceInfo, math: u32, soft: bool) -> Tile {
-    Tile::choose(device, 64, |tile| shared_bytes(tile, math, soft))
-}
+    /// `partial`: f64 (r, ceil(columns / 16), 4); `masses`: s (r, columns) of columns that are stored first.
+    pub fn new<T: Element>(
+        sink: &mut Sink<'_>,
+        call: &LossCall<'_, T, Bare>,
+        shared: &Shared,
+        tile: Option<Tile>,
+        [partial, masses]: [CUdeviceptr; 2],
+    ) -> Self {
+        let (input, outputs, drawing, math) = (&call.input, &call.outputs, &shared.drawing, shared.math);
+        let soft = input.targets.are_soft();
+        let draw = if tile.is_some() { drawing.draw } else { Draw::Stored };
+        // Of stored columns a block takes 64 examples at a time.
+        let tile =
+            tile.unwrap_or_else(|| Tile::choose(sink.device, 64, |tile| shared_bytes(tile, math, soft)));
+        let variant = Variant::new(variant::LOSS_FORWARD)
+            .element("ELEMENT", T::DTYPE)
+            .math(math)
+            .number("DRAW", draw as u32)
+            .number("PANEL", tile.panel)
+            .number("WARPS", tile.warps)
+            .number("TARGETS", target_kind(&input.targets))
+            .shared(shared_bytes(&tile, math, soft));
+        let (labels, soft) = target_params(Some(&input.targets), input.logits.shape()[2]);
+        let (pitch, chunk) = shared.matrix.map_or((0, 0), |kept| (kept.pitch as i64, kept.chunk as i64));
+        let params = LossForwardParams {
+            sampler: drawing.sampler,
+            logits: Matrix::new(&input.logits),
+            soft,
+            labels,
+            matrix: shared.matrix.map_or(0, |kept| kept.memory),
+            matrix_column: pitch,
+            matrix_position: chunk * pitch,
+            masses: if drawing.attends() { masses } else { 0 },
+            statistics: shared.statistics,
+            statistics_stride: shared.chunk as i64,
+            losses: PerMixture::new(&outputs.per_mixture),
+            log_sums: PerMixture::new(&outputs.log_sum_exp),
+            partial,
+            weighed: u32::from(shared.weighed),
+            entropies: u32::from(outputs.kl.is_some()),
+            ..LossForwardParams::zeroed()
+        };
+        let (sums, ranges, shares) = (shared.sums, shared.ranges, shared.shares);
+        let number = |out: &Option<ViewMut<'_, f32, 1, Bare>>| out.as_ref().map_or(0, |out| out.data);
+        let end_params = LossFinishParams {
+            sums,
+            loss: number(&outputs.loss),
+            kl: number(&outputs.kl),
+            shares,
+            r: drawing.r as u32,
+            n: drawing.n as u32,
+            weighed: u32::from(shared.weighed),
+            padding: 0,
+        };
+        let reduce = Variant::new(variant::LOSS_REDUCE);
+        Self {
+            kernel: sink.kernel(variant),
+            sums: sink.kernel(reduce),
+            end: sink.kernel(reduce),
+            warps: tile.warps,
+            params,
+            sums_params: LossSumsParams { partial, sums, ranges, tiles: 0, accumulate: 0 },
+            end_params,
+        }
+    }
 
-fn tile(plan: &Plan<'_>) -> Tile {
-    let soft = matches!(plan.call.targets, RawTargets::Soft(_));
-    plan.tile.unwrap_or_else(|| stored_tile(plan.engine.device(), plan.math, soft))
-}
+    /// The losses of a chunk and their sums.
+    pub fn steps(&self, sink: &mut Sink<'_>, (first, columns): (usize, usize)) -> Result<()> {
+        let r = self.end_params.r as usize;
+        let column_tiles = columns.div_ceil(16 * self.warps as usize);
+        let params = LossForwardParams {
+            first: first as u32,
+            columns: columns as u32,
+            column_tiles: column_tiles as u32,
+            ..self.params
+        };
+        sink.step(self.kernel, &[r, column_tiles], 32 * self.warps, &params)?;
+        let (tiles, accumulate) = (columns.div_ceil(16) as u32, u32::from(first > 0));
+        sink.step(self.sums, &[r], 32, &LossSumsParams { tiles, accumulate, ..self.sums_params })
+    }
 
-fn shared_bytes(tile: &Tile, math: u32, soft: bool) -> u32 {
-    let stage = if math == 2 { 9216 } else { 8704 };
-    tile.warps * (64 * (tile.panel + 8) + 4608) + 2 * stage * (1 + u32::from(soft))
-}
-
-pub(super) fn variant(plan: &Plan<'_>) -> Variant {
-    let call = plan.call;
-    let choice = Choice {
-        dtype: call.dtype,
-        math: plan.math,
-        draw: if plan.tile.is_some() { draw_kind(call.columns.mixing.generator) } else { STORED },
-        tile: tile(plan),
-        targets: call.targets.kind(),
-    };
-    choice.variant()
-}
-
-/// What decides about the variant.
-#[derive(Clone, Copy, Debug)]
-struct Choice {
-    dtype: Dtype,
-    math: u32,
-    draw: u32,
-    tile: Tile,
-    targets: u32,
-}
-
-impl Choice {
-    fn variant(&self) -> Variant {
-        Variant::new(SOURCE)
-            .name("ELEMENT", element_name(self.dtype))
-            .number("MATH", self.math)
-            .number("DRAW", self.draw)
-            .number("PANEL", self.tile.panel)
-            .number("WARPS", self.tile.warps)
-            .number("TARGETS", self.targets)
-            .shared(shared_bytes(&self.tile, self.math, self.targets == 2))
+    /// The loss, the KL, and the shares of positions.
+    pub fn finish(&self, sink: &mut Sink<'_>) -> Result<()> {
+        sink.step(self.end, &[1], 32, &self.end_params)
     }
 }
 
-/// Element types with MATH of the loss's kernels on a device, some of them twice.
-pub(super) fn all_math(device: &DeviceInfo) -> impl Iterator<Item = (Dtype, u32)> {
-    let precisions = [Precision::Exact, Precision::Tf32]
-        .into_iter()
-        .filter(|precision| *precision == Precision::Exact || device.has_ampere_tensor_cores());
-    let pairs = precisions.flat_map(|precision| Dtype::ALL.map(|dtype| (dtype, precision)));
-    let all =
-        pairs.flat_map(|(dtype, precision)| [false, true].map(|attention| (dtype, precision, attention)));
-    all.filter_map(|(dtype, precision, attention)| {
-        Some((dtype, choose_math(device, dtype, precision, attention).ok()?))
-    })
-}
-
-/// All variants for a device.
-pub(super) fn variants(device: &DeviceInfo) -> impl Iterator<Item = Variant> {
-    let targets = all_math(device).flat_map(|math| [1, 2].map(|targets| (math, targets)));
-    targets.flat_map(move |((dtype, math), targets)| {
-        let choice = move |draw, tile| Choice { dtype, math, draw, tile, targets };
-        let soft = targets == 2;
-        let drawing = Tile::batches().filter_map(move |b| drawing_tile(device, b, math, soft));
-        let drawn = drawing.flat_map(move |tile| DRAW_KINDS.map(move |draw| choice(draw, tile)));
-        drawn.chain([choice(STORED, stored_tile(device, math, soft))]).map(|choice| choice.variant())
-    })
-}
-
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn run(plan: &Plan<'_>, stream: CUstream, range: Range) -> Result<()> {
-    let (call, memory, tile) = (plan.call, &plan.memory, tile(plan));
-    let r = call.columns.r;
-    let column_tiles = range.columns.div_ceil(16 * tile.warps as usize);
-    let launch = Launch::new(OP, variant(plan), "loss_forward", &[r, column_tiles], 32 * tile.warps)?;
-    let (labels, soft) = RawTargets::params(Some(&call.targets), call.logits.layout.shape[2]);
-    let params = LossForwardParams {
-        sampler: call.columns.params(&memory.prepared),
-        logits: Matrix::new(&call.logits, element_bytes(call.dtype)),
-        soft,
-        labels,
-        matrix: memory.matrix,
-        matrix_column: plan.pitch() as i64,
-        matrix_position: (plan.chunk * plan.pitch()) as i64,
-        masses: if call.columns.attention.is_some() { memory.masses } else { 0 },
-        statistics: memory.statistics,
-        statistics_stride: plan.chunk as i64,
-        losses: PerMixture::from(call.outputs.per_mixture),
-        log_sums: PerMixture::from(call.outputs.log_sum_exp),
-        mass: PerMixture::from(None),
-        partial: memory.partial,
-        first: range.first as u32,
-        columns: range.columns as u32,
-        column_tiles: column_tiles as u32,
-        weighed: u32::from(plan.weighed()),
-        entropies: u32::from(call.outputs.kl.is_some()),
-        padding: 0,
-    };
-    // SAFETY: the caller's promise; the parameters are those that the kernel declares.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
-}
-
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn add_up(plan: &Plan<'_>, stream: CUstream, range: Range, accumulate: bool) -> Result<()> {
-    let launch = Launch::new(OP, variant(plan), "loss_sums", &[plan.call.columns.r], 32)?.without_shared();
-    let params = LossSumsParams {
-        partial: plan.memory.partial,
-        sums: plan.memory.sums,
-        ranges: plan.memory.ranges,
-        tiles: range.columns.div_ceil(16) as u32,
-        accumulate: u32::from(accumulate),
-    };
-    // SAFETY: as in `run`.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
-}
-
-/// # Safety
-/// As [`Plan::run`].
-pub(super) unsafe fn finish(plan: &Plan<'_>, stream: CUstream) -> Result<()> {
-    let launch = Launch::new(OP, variant(plan), "loss_finish", &[1], 32)?.without_shared();
-    let pointer = |view: Option<RawView<1>>| view.map_or(0, |view| view.pointer);
-    let params = LossFinishParams {
-        sums: plan.memory.sums,
-        loss: pointer(plan.call.outputs.loss),
-        kl: pointer(plan.call.outputs.kl),
-        shares: plan.memory.shares,
-        r: plan.call.columns.r as u32,
-        n: plan.call.columns.mixing.n as u32,
-        weighed: u32::from(plan.weighed()),
-        padding: 0,
-    };
-    // SAFETY: as in `run`.
-    unsafe { plan.engine.launch(OP, stream, &launch, &params) }
+fn shared_bytes(tile: &Tile, math: Math, soft: bool) -> u32 {
+    tile.warps * (64 * (tile.panel + 8) + 4608) + 2 * math.stage_bytes() * (1 + u32::from(soft))
 }
 
 /// `PerMixture` of loss_forward.cu.
@@ -183,11 +134,15 @@ struct PerMixture {
     column: i64,
 }
 
-impl From<Option<RawView<2>>> for PerMixture {
+impl PerMixture {
     /// From a view (r, n).
-    fn from(view: Option<RawView<2>>) -> Self {
-        let view = view.unwrap_or(RawView::contiguous(0, [1, 1]));
-        Self { data: view.pointer, position: view.stride(0), column: view.stride(1) }
+    fn new(view: &Option<ViewMut<'_, f32, 2, Bare>>) -> Self {
+        let view = view.as_ref().map(|view| view.as_read());
+        view.map_or(Self::zeroed(), |view| Self {
+            data: view.data,
+            position: view.stride(0),
+            column: view.stride(1),
+        })
     }
 }
 
@@ -195,10 +150,10 @@ impl From<Option<RawView<2>>> for PerMixture {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct LossForwardParams {
-    sampler: SamplerParams,
+    sampler: Sampler,
     logits: Matrix,
     soft: Matrix,
-    labels: CUdeviceptr,
+    labels: Labels,
     matrix: CUdeviceptr,
     matrix_column: i64,
     matrix_position: i64,
@@ -207,7 +162,6 @@ struct LossForwardParams {
     statistics_stride: i64,
     losses: PerMixture,
     log_sums: PerMixture,
-    mass: PerMixture,
     partial: CUdeviceptr,
     first: u32,
     columns: u32,
@@ -216,9 +170,12 @@ struct LossForwardParams {
     entropies: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossForwardParams>() == 336);
 
-/// `LossSumsParams` of loss_forward.cu.
+impl Params for LossForwardParams {
+    const KERNEL: &'static str = "loss_forward";
+}
+
+/// `LossSumsParams` of loss_reduce.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct LossSumsParams {
@@ -228,9 +185,12 @@ struct LossSumsParams {
     tiles: u32,
     accumulate: u32,
 }
-const _: () = assert!(size_of::<LossSumsParams>() == 32);
 
-/// `LossFinishParams` of loss_forward.cu.
+impl Params for LossSumsParams {
+    const KERNEL: &'static str = "loss_sums";
+}
+
+/// `LossFinishParams` of loss_reduce.cu.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct LossFinishParams {
@@ -243,4 +203,7 @@ struct LossFinishParams {
     weighed: u32,
     padding: u32,
 }
-const _: () = assert!(size_of::<LossFinishParams>() == 48);
+
+impl Params for LossFinishParams {
+    const KERNEL: &'static str = "loss_finish";
+}

@@ -10,7 +10,6 @@ use cudarc::driver::{CudaContext, DriverError};
 
 use super::advice::driver_error;
 use super::aside::Asides;
-use super::catalogue;
 use super::device::DeviceInfo;
 use super::image::{Choices, is_refusal};
 use super::jit::{Compiler, Flights, Image, Program, Target, trace};
@@ -85,19 +84,15 @@ impl Modules {
         if self.takes_cubins.get() == Some(&false) { self.target.as_virtual() } else { self.target }
     }
 
-    /// A variant, loaded now if nobody has; `allowed` says whether that may be.
+    /// A variant, loaded now if nobody has.
     pub fn get_or_load(
         &self,
         op: &'static str,
         context: &CudaContext,
         variant: Variant,
         target: Target,
-        allowed: impl FnOnce() -> Result<()>,
     ) -> Result<Arc<Loaded>> {
-        self.loaded.get_or_make(variant, || {
-            allowed()?;
-            self.load(op, context, variant, target).map(Arc::new)
-        })
+        self.loaded.get_or_make(variant, || self.load(op, context, variant, target).map(Arc::new))
     }
 
     fn load(
@@ -107,7 +102,6 @@ impl Modules {
         variant: Variant,
         target: Target,
     ) -> Result<Loaded> {
-        debug_assert!(catalogue::contains(&self.device, &variant), "{variant} is in no list");
         check_shared_memory(op, &self.device, &variant)?;
         let (begin, program) = (Instant::now(), variant.program());
         let call = format!("loading {variant}");
@@ -199,7 +193,10 @@ mod tests {
             driver_version: 12_000,
         };
         let all = |device: &DeviceInfo| -> Vec<Result<()>> {
-            catalogue::all(device).iter().map(|variant| check_shared_memory("mix", device, variant)).collect()
+            super::super::catalogue::all(device)
+                .iter()
+                .map(|variant| check_shared_memory("mix", device, variant))
+                .collect()
         };
         assert!(all(&device(64)).iter().all(Result::is_ok));
         let refused: Vec<_> = all(&device(8)).into_iter().filter_map(Result::err).collect();

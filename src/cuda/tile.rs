@@ -9,15 +9,6 @@ const WARPS: [u32; 3] = [4, 2, 1];
 /// For batches that no panel holds: their examples pass panel by panel and are drawn anew each time.
 const MULTI_PANEL: u32 = 256;
 
-/// Blocks that sums over columns are split for where the sizes make fewer: the multiprocessors of a large device. Not this
-/// device's, so that the same sums are made everywhere.
-const BLOCKS: usize = 132;
-
-/// Into how many slices, `most` at most, the columns of a sum that `blocks` blocks make are split.
-pub(super) fn splits(blocks: usize, most: usize) -> usize {
-    BLOCKS.div_ceil(blocks.max(1)).clamp(1, most.max(1))
-}
-
 /// A block of `warps` warps, 16 columns each, with slabs of `panel` examples; `multi` when these are not all examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -29,7 +20,7 @@ pub(super) struct Tile {
 impl Tile {
     /// Batches of every size that makes a difference to the choice.
     pub fn batches() -> impl Iterator<Item = usize> {
-        PANELS.into_iter().map(|panel| panel as usize).chain([usize::MAX])
+        PANELS.into_iter().chain([PANELS[PANELS.len() - 1] + 1]).map(|panel| panel as usize)
     }
 
     /// The first of the table that holds `b` examples and fits the device, by the kernel's own count of shared memory.

@@ -1,7 +1,7 @@
 //! Attention maps from features, and the gradient through them: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over
 //! positions.
 
-use super::{Check, Labels, Read, Write};
+use super::{Call, Check, Labels, Read, Write};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::{Addressed, Host, Memory};
@@ -143,16 +143,20 @@ impl<T: Element, M: Addressed> AttentionInput<'_, T, M> {
     }
 }
 
-impl<T: Element, M: Addressed> AttentionCall<'_, T, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, M: Addressed> Call for AttentionCall<'_, T, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let [b, r, _] = self.input.features.layout.shape;
         self.input.check(&self.options, check)?;
         check.writes("attention", &self.maps, [b, r])
     }
 }
 
-impl<T: Element, M: Addressed> AttentionBackwardCall<'_, T, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, M: Addressed> Call for AttentionBackwardCall<'_, T, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let [b, r, d] = self.input.features.layout.shape;
         self.input.check(&self.options, check)?;
         check.reads("the gradient of attention", &self.d_maps, [b, r])?;

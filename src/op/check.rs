@@ -5,9 +5,18 @@ use crate::memory::Addressed;
 use crate::problem::expect_shape;
 use crate::view::{Layout, View, ViewMut};
 
+/// A call of an op.
+pub trait Call {
+    /// What errors call it.
+    const OP: &'static str;
+
+    /// The one check, whatever the memory: options, sizes, shapes, alignment, overlap.
+    fn check(&self, check: &mut Check) -> Result<()>;
+}
+
 /// The arguments of one call, looked at one by one.
 #[derive(Debug)]
-pub(crate) struct Check {
+pub struct Check {
     op: &'static str,
     spans: [Option<Span>; 16],
 }

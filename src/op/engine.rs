@@ -6,7 +6,7 @@ use super::{
     MixInput, MixMatrix, MixOutputs, Mixed, MixedGradients, Reborrow, Want, WeightsCall, WeightsInput,
     WeightsOutputs,
 };
-use crate::element::{Element, Scalar};
+use crate::element::{Dtype, Element, Scalar};
 use crate::error::Result;
 use crate::memory::Memory;
 use crate::problem::{AttentionOptions, LossOptions};
@@ -153,11 +153,17 @@ pub(crate) trait Engine {
         want: Want,
     ) -> Result<Loss<T, Self::Memory>> {
         let (op, [b, r, c]) = (super::LOSS, input.logits.shape());
-        let factor = if let Want::Gradients(factor) = want { Some(factor) } else { None };
+        let (factor, in_f32) = match want {
+            Want::Loss => (None, false),
+            Want::Gradients(factor) => (Some(factor), false),
+            Want::GradientsInF32(factor) => (Some(factor), T::DTYPE != Dtype::F32),
+        };
         let mut value = self.number(op, "the loss")?;
         let mut kl = options.kl.then(|| self.number(op, "the KL")).transpose()?;
         let array = |_| self.array::<T>(op, "the gradient of the logits", &[b, r, c]);
-        let mut logits = factor.map(array).transpose()?;
+        let mut logits = factor.filter(|_| !in_f32).map(array).transpose()?;
+        let array = |_| self.array::<f32>(op, "the gradient of the logits", &[b, r, c]);
+        let mut logits_f32 = factor.filter(|_| in_f32).map(array).transpose()?;
         let array = |_| self.array::<f32>(op, "the gradient of attention", &[b, r]);
         let mut attention = factor.filter(|_| input.wants_attention(options)).map(array).transpose()?;
         self.run_loss(&mut LossCall {
@@ -169,11 +175,12 @@ pub(crate) trait Engine {
                 loss: Some(number(&mut value)),
                 kl: kl.as_mut().map(number),
                 logits: logits.as_mut().map(|array| whole(array, [b, r, c])),
+                logits_f32: logits_f32.as_mut().map(|array| whole(array, [b, r, c])),
                 attention: attention.as_mut().map(|array| whole(array, [b, r])),
                 ..LossOutputs::default()
             },
         })?;
-        Ok(Loss { value, kl, logits, attention })
+        Ok(Loss { value, kl, logits, logits_f32, attention })
     }
 }
 

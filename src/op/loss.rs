@@ -1,6 +1,6 @@
 //! The classification loss on mixed logits and targets with its gradients, equations (5) to (8).
 
-use super::{Check, Columns, Read, Targets, Write};
+use super::{Call, Check, Columns, Read, Targets, Write};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::memory::{Addressed, Host, Memory};
@@ -95,9 +95,11 @@ pub enum Want {
     Loss,
     /// Also the gradients of so many times the loss, over the same draws: the cheapest way to train.
     ///
-    /// The gradients of f16 logits round to zero below 3e-8 and lose digits below 6e-5: give a power of two, and divide what comes of it, or ask
-    /// for [`LossOutputs::logits_f32`].
+    /// Gradients of f16 logits round to zero below 3e-8 and lose digits below 6e-5: give a power of two and divide what comes of it, or
+    /// take them in f32.
     Gradients(f32),
+    /// As [`Want::Gradients`], with dS in f32 whatever the type of the logits: [`Loss::logits_f32`].
+    GradientsInF32(f32),
 }
 
 /// A loss, and its gradients where they were asked for.
@@ -109,6 +111,8 @@ pub struct Loss<T, M: Memory = Host> {
     pub kl: Option<M::Number>,
     /// dS (b, r, c), contiguous, in the type of the logits.
     pub logits: Option<M::Owned<T>>,
+    /// dS (b, r, c), contiguous, in f32, in place of `logits`, when [`Want::GradientsInF32`] asks for it of logits of 16 bits.
+    pub logits_f32: Option<M::Owned<f32>>,
     /// da (b, r), contiguous, when attention was given and is not detached.
     pub attention: Option<M::Owned<f32>>,
 }
@@ -174,8 +178,10 @@ impl Upstream<'_> {
     }
 }
 
-impl<T: Element, M: Addressed> LossCall<'_, T, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, M: Addressed> Call for LossCall<'_, T, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let ([b, r, c], n) = (self.input.logits.layout.shape, self.columns.n());
         at_least_one(OP, "c", c)?;
         self.columns.check(OP, [b, r], &self.input.attention, check)?;
@@ -185,7 +191,9 @@ impl<T: Element, M: Addressed> LossCall<'_, T, M> {
         self.upstream.check(check)?;
         self.check_outputs([b, r, c], n, check)
     }
+}
 
+impl<T: Element, M: Addressed> LossCall<'_, T, M> {
     fn check_outputs(&self, [b, r, c]: [usize; 3], n: usize, check: &mut Check) -> Result<()> {
         let outputs = &self.outputs;
         if outputs.logits_f32.is_some() && (outputs.logits.is_some() || T::DTYPE == Dtype::F32) {

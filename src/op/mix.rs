@@ -1,6 +1,6 @@
 //! Mixed features and targets, equations (7) and (8), and their gradients.
 
-use super::{Check, Columns, Read, Targets, Write};
+use super::{Call, Check, Columns, Read, Targets, Write};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::{Addressed, Host, Memory};
@@ -193,8 +193,10 @@ impl<T: Element, M: Addressed> MixInput<'_, T, M> {
     }
 }
 
-impl<T: Element, M: Addressed> MixCall<'_, T, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, M: Addressed> Call for MixCall<'_, T, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let ([_, r, d], n, c) = (self.input.features.layout.shape, self.columns.n(), self.input.classes());
         self.input.check(&self.columns, check)?;
         if self.outputs.targets.is_some() && self.input.targets.is_none() {
@@ -205,8 +207,10 @@ impl<T: Element, M: Addressed> MixCall<'_, T, M> {
     }
 }
 
-impl<T: Element, M: Addressed> MixBackwardCall<'_, T, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, M: Addressed> Call for MixBackwardCall<'_, T, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let ([b, r, d], n, c) = (self.input.features.layout.shape, self.columns.n(), self.input.classes());
         self.input.check(&self.columns, check)?;
         check.reads("the gradient of the mixed features", &self.gradients.features, [n, r, d])?;

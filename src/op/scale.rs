@@ -1,6 +1,6 @@
 //! A gradient times a factor that a backward pass brings: in device memory, where the host can't look at it without waiting.
 
-use super::{Check, Upstream, Write};
+use super::{Call, Check, Upstream, Write};
 use crate::element::Element;
 use crate::error::Result;
 use crate::memory::{Addressed, Host, Memory};
@@ -35,8 +35,10 @@ impl<T: Element, G: Element, M: Memory> ScaleCall<'_, T, G, M> {
     }
 }
 
-impl<T: Element, G: Element, M: Addressed> ScaleCall<'_, T, G, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, G: Element, M: Addressed> Call for ScaleCall<'_, T, G, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let shape = self.gradient.layout.shape;
         check.reads("the gradient", &self.gradient, shape)?;
         self.upstream.check(check)?;

@@ -1,6 +1,6 @@
 //! The mix matrix on its own: Λ, or M̂ of equations (5) and (6).
 
-use super::{Check, Columns, Read, Write};
+use super::{Call, Check, Columns, Read, Write};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::{Addressed, Host, Memory};
@@ -76,8 +76,10 @@ impl<T: Element, M: Memory> WeightsCall<'_, T, M> {
     }
 }
 
-impl<T: Element, M: Addressed> WeightsCall<'_, T, M> {
-    pub(crate) fn check(&self, check: &mut Check) -> Result<()> {
+impl<T: Element, M: Addressed> Call for WeightsCall<'_, T, M> {
+    const OP: &'static str = OP;
+
+    fn check(&self, check: &mut Check) -> Result<()> {
         let (WeightsInput { b, r, attention }, n) = (&self.input, self.columns.n());
         self.columns.check(OP, [*b, *r], attention, check)?;
         let WeightsOutputs { matrix, mass } = &self.outputs;

@@ -1,97 +1,83 @@
-//! Small problems of the loss with masked classes, logits of −∞, and what the reference makes of them.
+//! Small problems of the loss with masked classes, logits of −∞, in row-major order.
 
-use std::fmt;
-
-use multimix::reference::{self, Loss, LossGradient, LossInputs, Sizes};
-use multimix::{Alpha, Factor, Generator, LossOptions, Mixing, Reduction};
+use multimix::reference::{self, LossGradient, Sizes};
+use multimix::{Alpha, Element, Factor, Generator, LossOptions, Mixing, Reduction};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::raw::raw_weights;
+use super::measure::{assert_close, floats};
+use super::on_cpu::Loss;
+use super::problem::Problem;
+use super::strided::Strided;
 
 pub const MASKED: f32 = f32::NEG_INFINITY;
 
-/// Arrays in row-major order. Logits are whole eighths, which every storage type holds.
-#[derive(Debug)]
-pub struct Masked {
-    pub index: u64,
-    pub sizes: Sizes,
-    pub mixing: Mixing,
-    pub logits: Vec<f32>,
-    pub labels: Vec<u32>,
-    pub soft: Option<Vec<f32>>,
-    pub attention: Option<Vec<f32>>,
-    /// Explicit weights (r, b, n), mostly zero.
-    pub weights: Option<Vec<f32>>,
-    pub options: LossOptions,
+/// Every generator, kind of target and share of masked classes in turn. Half of the problems mask no label of the mini-batch. Logits are whole
+/// eighths, which every storage type holds; explicit weights are mostly zero.
+pub fn masked<T: Element>(index: u64) -> Problem<T> {
+    let rng = &mut ChaCha8Rng::seed_from_u64(0x51_2e5 << 32 | index);
+    let mut size = |most: usize| rng.random_range(1..=most);
+    masked_of(index, Sizes { b: size(9), r: size(3), d: 1, c: size(6), n: size(40) })
 }
 
-impl fmt::Display for Masked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "problem {}, {:?}, {:?}, {:?}", self.index, self.sizes, self.mixing, self.options)
-    }
+pub fn masked_of<T: Element>(index: u64, sizes: Sizes) -> Problem<T> {
+    let mut rng = ChaCha8Rng::seed_from_u64(0x3a5c << 32 | index);
+    let Sizes { b, r, c, n, .. } = sizes;
+    let mixing = generator(index, n);
+    let given = mixing.generator == Generator::Explicit;
+    let labels: Vec<u32> = (0..b).map(|_| rng.random_range(0..c as u32)).collect();
+    let spares = index.is_multiple_of(2);
+    let is_label = |class: usize| labels.iter().any(|&y| y as usize == class);
+    let share = [0.05, 0.3, 1.0][index as usize / 4 % 3];
+    let logit = |at: usize| match rng.random_bool(share) && !(spares && is_label(at % c)) {
+        true => T::from_f32(MASKED),
+        false => T::from_f32(rng.random_range(-24..24) as f32 / 8.0),
+    };
+    let logits = Strided::contiguous([b, r, c], logit);
+    let attention =
+        (!index.is_multiple_of(5)).then(|| Strided::contiguous([b, r], |_| rng.random_range(0.1..1.0)));
+    let target = |at: usize| match spares && !is_label(at % c) {
+        true => 0.0,
+        false => rng.random_range(0.0..1.0),
+    };
+    let soft = index.is_multiple_of(3).then(|| Strided::contiguous([b, c], target));
+    let weight = |at: usize| match at / n % b == at % n % b || rng.random_bool(0.2) {
+        true => rng.random_range(0.1..1.0),
+        false => 0.0,
+    };
+    let options = LossOptions {
+        reduction: if index % 7 < 3 { Reduction::Mean } else { Reduction::AttentionWeighted },
+        detach_attention: attention.is_none(),
+        kl: true,
+    };
+    let weights = given.then(|| Strided::contiguous([r, b, n], weight));
+    let name = format!("problem {index}, {sizes:?}, {mixing:?}, {options:?}");
+    let blank = Problem::blank(name, sizes, mixing, rng.clone());
+    Problem { logits, labels, soft, attention, weights, options, ..blank }
 }
 
-impl Masked {
-    /// Every generator, kind of target and share of masked classes in turn. Half of the problems mask no label of the mini-batch.
-    pub fn random(index: u64) -> Self {
-        let rng = &mut ChaCha8Rng::seed_from_u64(0x51_2e5 << 32 | index);
-        let mut size = |most: usize| rng.random_range(1..=most);
-        Self::of_sizes(index, Sizes { b: size(9), r: size(3), d: 1, c: size(6), n: size(40) })
-    }
-
-    pub fn of_sizes(index: u64, sizes: Sizes) -> Self {
-        let rng = &mut ChaCha8Rng::seed_from_u64(0x3a5c << 32 | index);
-        let Sizes { b, r, c, n, .. } = sizes;
-        let mixing = generator(index, n);
-        let given = mixing.generator == Generator::Explicit;
-        let labels: Vec<u32> = (0..b).map(|_| rng.random_range(0..c as u32)).collect();
-        let spares = index.is_multiple_of(2);
-        let is_label = |class: usize| labels.iter().any(|&y| y as usize == class);
-        let share = [0.05, 0.3, 1.0][index as usize / 4 % 3];
-        let logit = |at: usize| match rng.random_bool(share) && !(spares && is_label(at % c)) {
-            true => MASKED,
-            false => rng.random_range(-24..24) as f32 / 8.0,
-        };
-        let logits = (0..b * r * c).map(logit).collect();
-        let attention = (!index.is_multiple_of(5))
-            .then(|| (0..b * r).map(|_| rng.random_range(0.1..1.0)).collect::<Vec<f32>>());
-        let target = |at: usize| match spares && !is_label(at % c) {
-            true => 0.0,
-            false => rng.random_range(0.0..1.0),
-        };
-        let soft = index.is_multiple_of(3).then(|| (0..b * c).map(target).collect());
-        let weight = |at: usize| match at / n % b == at % n % b || rng.random_bool(0.2) {
-            true => rng.random_range(0.1..1.0),
-            false => 0.0,
-        };
-        let options = LossOptions {
-            reduction: if index % 7 < 3 { Reduction::Mean } else { Reduction::AttentionWeighted },
-            detach_attention: attention.is_none(),
-            kl: true,
-        };
-        let weights = given.then(|| (0..r * b * n).map(weight).collect());
-        Self { index, sizes, mixing, logits, labels, soft, attention, weights, options }
-    }
-
+impl<T: Element> Problem<T> {
     /// Loss and gradients in f64.
-    pub fn reference(&self) -> (Loss, LossGradient) {
-        let raw = raw_weights(&self.sizes, &self.mixing, self.weights.as_deref());
-        let weights = reference::normalise_weights(&self.sizes, &wide(&raw)).unwrap();
-        let labels: Vec<usize> = self.labels.iter().map(|&y| y as usize).collect();
-        let (logits, soft) = (wide(&self.logits), self.soft.as_deref().map(wide));
-        let attention = self.attention.as_deref().map(wide);
-        let inputs = LossInputs {
-            logits: &logits,
-            targets: match &soft {
-                Some(rows) => reference::Targets::Soft(rows),
-                None => reference::Targets::Labels(&labels),
-            },
-            weights: &weights,
-            attention: attention.as_deref(),
+    pub fn exact_loss(&self) -> (reference::Loss, LossGradient) {
+        let inputs = self.exact(self.normalised());
+        inputs.loss(self.soft.is_some(), self.options, f64::from(self.upstream))
+    }
+
+    /// Loss, KL, values of mixtures and both gradients, infinities among them.
+    pub fn assert_close_loss(&self, given: &Loss<T>, tolerance: f64) {
+        let (wanted, gradient) = self.exact_loss();
+        let close = |what, given: &[f32], wanted: &[f64]| {
+            assert_close(&format!("{}: {what}", self.name), given, wanted, tolerance);
         };
-        let loss = reference::loss(&self.sizes, &inputs, self.options).unwrap();
-        (loss, reference::loss_backward(&self.sizes, &inputs, self.options, 1.0).unwrap())
+        close("loss", &[given.value], &[wanted.value]);
+        close("KL", &[given.kl.unwrap()], &[wanted.kl]);
+        close("CE", &given.per_mixture, &wanted.cross_entropy);
+        close("log-sum-exp", &given.log_sum_exp, &wanted.log_sum_exp);
+        close("dS", &floats(&given.logits), &gradient.logits);
+        assert_eq!(given.attention.is_some(), gradient.attention.is_some());
+        if let (Some(given), Some(wanted)) = (&given.attention, &gradient.attention) {
+            close("da", given, wanted);
+        }
     }
 }
 
@@ -104,19 +90,4 @@ fn generator(index: u64, n: usize) -> Mixing {
         _ => Mixing::explicit(n),
     };
     mixing.seed(index)
-}
-
-pub fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
-}
-
-/// Every value as wanted, infinities too, or within `tolerance` of the largest.
-pub fn assert_close(name: &str, given: &[f32], wanted: &[f64], tolerance: f64) {
-    assert_eq!(given.len(), wanted.len(), "{name}");
-    // Terms near 1 cancel.
-    let largest = wanted.iter().filter(|x| x.is_finite()).fold(0.3f64, |largest, x| largest.max(x.abs()));
-    for (at, (&given, &wanted)) in given.iter().zip(wanted).enumerate() {
-        let same = f64::from(given) == wanted || (f64::from(given) - wanted).abs() <= tolerance * largest;
-        assert!(same, "{name}[{at}] is {given}, but must be {wanted}");
-    }
 }

@@ -11,17 +11,17 @@ use multimix::Reduction;
 use multimix::reference::Sizes;
 
 /// What the plain implementation reads; arrays as in `multimix::reference`.
-pub struct Inputs<'a> {
+pub struct Inputs {
     pub sizes: Sizes,
     /// Λ before its columns are normalised, (r, b, n).
-    pub raw: &'a [f32],
-    pub attention: Option<&'a [f32]>,
-    pub features: &'a [f32],
-    pub logits: &'a [f32],
+    pub raw: Vec<f32>,
+    pub attention: Option<Vec<f32>>,
+    pub features: Vec<f32>,
+    pub logits: Vec<f32>,
     /// Y (b, c), one-hot for labels.
-    pub targets: &'a [f32],
+    pub targets: Vec<f32>,
     /// The labels, where targets are such.
-    pub labels: Option<&'a [usize]>,
+    pub labels: Option<Vec<usize>>,
 }
 
 /// Sums and shares that loss and gradients have in common.
@@ -42,7 +42,7 @@ fn sum<R: Real>(terms: impl Iterator<Item = R>) -> R {
     terms.fold(R::of(0.0), |sum, term| sum + term)
 }
 
-impl Inputs<'_> {
+impl Inputs {
     /// Equations (5) and (6).
     pub fn mix<R: Real>(&self) -> Mix<R> {
         let Sizes { b, r, n, .. } = self.sizes;
@@ -86,7 +86,7 @@ impl Inputs<'_> {
     /// Maps without mass made uniform; then each position scaled so that its largest value lies in [1, 2).
     fn scaled_attention<R: Real>(&self) -> (Option<Vec<R>>, Vec<f32>) {
         let Sizes { b, r, .. } = self.sizes;
-        let Some(given) = self.attention else { return (None, vec![1.0; r]) };
+        let Some(given) = &self.attention else { return (None, vec![1.0; r]) };
         let mut attention: Vec<R> = given.iter().map(|&a| R::of(a)).collect();
         for (map, given) in attention.chunks_exact_mut(r).zip(given.chunks_exact(r)) {
             if given.iter().all(|&a| a == 0.0) {
@@ -128,16 +128,16 @@ impl Inputs<'_> {
 
     /// Z̃ (n, r, d).
     pub fn mixed_features<R: Real>(&self, mix: &Mix<R>) -> Vec<R> {
-        self.mixed(mix, self.features, self.sizes.d, |i, j| self.sizes.feature(i, j, 0))
+        self.mixed(mix, &self.features, self.sizes.d, |i, j| self.sizes.feature(i, j, 0))
     }
 
     /// Ỹ (n, r, c).
     pub fn mixed_targets<R: Real>(&self, mix: &Mix<R>) -> Vec<R> {
-        self.mixed(mix, self.targets, self.sizes.c, |i, _| self.sizes.target(i, 0))
+        self.mixed(mix, &self.targets, self.sizes.c, |i, _| self.sizes.target(i, 0))
     }
 
     fn mixed_logits<R: Real>(&self, mix: &Mix<R>) -> Vec<R> {
-        self.mixed(mix, self.logits, self.sizes.c, |i, j| self.sizes.logit(i, j, 0))
+        self.mixed(mix, &self.logits, self.sizes.c, |i, j| self.sizes.logit(i, j, 0))
     }
 
     /// dx (b, r, width) = Σ_k M̂_ik g_k at each position.
@@ -161,7 +161,7 @@ impl Inputs<'_> {
     fn attention_gradient<R: Real>(&self, mix: &Mix<R>, d_matrix: &[R], d_mass: Option<&[R]>) -> Vec<R> {
         let Sizes { b, r, n, .. } = self.sizes;
         let mut out = vec![R::of(0.0); b * r];
-        let given = self.attention.unwrap_or_default();
+        let given = self.attention.as_deref().unwrap_or_default();
         for j in 0..r {
             for k in 0..n {
                 let s = mix.mass[self.sizes.mixture(j, k)];
@@ -198,7 +198,7 @@ pub struct MixGradients<R> {
     pub attention: Option<Vec<R>>,
 }
 
-impl Inputs<'_> {
+impl Inputs {
     /// The gradients of Z̃ and Ỹ, from dZ̃ (n, r, d) and, where it takes part, dỸ (n, r, c).
     pub fn mix_backward<R: Real>(
         &self,
@@ -220,7 +220,7 @@ impl Inputs<'_> {
                 }
             }
         }
-        let attention = self.attention.map(|_| {
+        let attention = self.attention.as_ref().map(|_| {
             let mut d_matrix = Vec::with_capacity(r * b * n);
             for (j, i, k) in indices(r, b, n) {
                 let through_features = (0..d).map(|ch| {
@@ -254,7 +254,7 @@ pub struct Loss<R> {
     pub attention: Option<Vec<R>>,
 }
 
-impl Inputs<'_> {
+impl Inputs {
     /// The loss and the gradients of `upstream` times it.
     pub fn loss<R: Real>(&self, mix: &Mix<R>, reduction: Reduction, upstream: f32) -> Loss<R> {
         let Sizes { r, c, n, .. } = self.sizes;
@@ -273,7 +273,7 @@ impl Inputs<'_> {
         let kl = sum((0..r * n).map(|at| shares[at] * (ce[at] - entropy[at])));
         let residual = self.residual(&logits, &targets, &lse, &shares, upstream);
         let d_logits = self.unmixed(mix, &residual, c);
-        let attention = self.attention.map(|_| {
+        let attention = self.attention.as_ref().map(|_| {
             let d_matrix = self.loss_d_matrix(&logits, &lse, &residual, &shares, upstream);
             let d_mass = match reduction {
                 Reduction::Mean => None,
@@ -314,7 +314,7 @@ impl Inputs<'_> {
             let (mixture, start) = (self.sizes.mixture(j, k), (k * r + j) * c);
             let share = shares[mixture] * R::of(upstream);
             // The columns of M̂ sum to one, so labels mix to a sum of one.
-            let total = match self.labels {
+            let total = match &self.labels {
                 Some(_) => R::of(1.0),
                 None => sum(targets[start..][..c].iter().copied()),
             };
@@ -341,7 +341,7 @@ impl Inputs<'_> {
             let through_logits =
                 sum((0..c).map(|y| R::of(self.logits[self.sizes.logit(i, j, y)]) * residual[start + y]));
             let log_p = |y: usize| logits[start + y] - lse[mixture];
-            let fit = match self.labels {
+            let fit = match &self.labels {
                 Some(labels) => log_p(labels[i]),
                 None => sum((0..c).map(|y| R::of(self.targets[i * c + y]) * log_p(y))),
             };

@@ -1,28 +1,36 @@
-//! Random problems for the engines: sizes, memory order, storage type, generator, attention, targets and options all vary.
+//! A problem: all that the ops may be given, whatever the engine. Tests draw them by [`usual`](super::usual), [`tiles`](super::tiles) and
+//! [`masked`](super::masked).
 
-use super::raw::raw_weights;
-use super::strided::{Strided, unravel};
-use multimix::reference::Sizes;
-use multimix::{Alpha, AttentionOptions, Element, Factor, LossOptions, Mixing, Normalise, Query, Reduction};
-use rand::{Rng, SeedableRng};
+use multimix::cpu::{
+    AttentionInput, Classifier, LossInput, MixInput, MixTargets, MixedGradients, Targets, WeightsInput,
+};
+use multimix::reference::{Sizes, normalise_weights};
+use multimix::{AttentionOptions, Element, LossOptions, Mixing, Query, cpu};
 use rand_chacha::ChaCha8Rng;
 
-/// One problem; arrays in random memory order, NaN in the gaps of inputs.
+use super::exact::Exact;
+use super::measure::wide;
+use super::plain;
+use super::raw::raw_weights;
+use super::strided::Strided;
+
+/// One problem, with arrays in any memory order.
 #[derive(Debug)]
 pub struct Problem<T> {
     /// Says which problem it is, for messages.
     pub name: String,
     pub sizes: Sizes,
     pub mixing: Mixing,
-    /// Λ before its columns are normalised (r, b, n), in row-major order.
-    pub raw: Vec<f32>,
     pub features: Strided<T, 3>,
     pub logits: Strided<T, 3>,
     pub attention: Option<Strided<f32, 2>>,
+    /// Explicit weights (r or 1, b, n), where the generator takes them.
     pub weights: Option<Strided<f32, 3>>,
     pub labels: Vec<u32>,
     /// Rows of any sum, where targets are soft.
     pub soft: Option<Strided<f32, 2>>,
+    /// Whether targets are mixed beside the features.
+    pub mixes_targets: bool,
     pub classifier: Strided<f32, 2>,
     pub options: LossOptions,
     pub upstream: f32,
@@ -34,187 +42,141 @@ pub struct Problem<T> {
     pub rng: ChaCha8Rng,
 }
 
-/// Problem `index` of the run of `seed`. Columns whose mass lies at the threshold below which it counts as none are avoided:
-/// there the engine's scale of attention decides, which the reference does not have.
-pub fn problem<T: Element>(seed: u64, index: u64) -> Problem<T> {
-    (0..)
-        .map(|attempt| build(ChaCha8Rng::seed_from_u64(seed ^ (index << 8) ^ (attempt << 32)), index))
-        .find(|problem| !has_borderline_mass(problem))
-        .unwrap()
-}
-
-fn build<T: Element>(mut rng: ChaCha8Rng, index: u64) -> Problem<T> {
-    let rng_ = &mut rng;
-    let sizes = sizes(rng_, index);
-    let Sizes { b, r, d, c, n } = sizes;
-    let (mixing, explicit) = generator(rng_, &sizes, index);
-    let weights = explicit.map(|(values, positions)| {
-        let repeated = [false, b > 1 && rng_.random_bool(0.1), false];
-        (values, positions, repeated)
-    });
-    let weights = weights.map(|(values, positions, repeated)| {
-        let shape = [positions, b, n];
-        let mut values = repeat(&values, shape, repeated);
-        if repeated[1] {
-            // All examples alike: none may be without weight.
-            let largest = values.iter().copied().fold(0f32, f32::max);
-            values.iter_mut().filter(|w| **w == 0.0).for_each(|w| *w = largest);
+impl<T: Element> Problem<T> {
+    /// Zeros in row-major order, and neither attention nor weights: to be filled in.
+    pub fn blank(name: String, sizes: Sizes, mixing: Mixing, rng: ChaCha8Rng) -> Self {
+        let Sizes { b, r, d, c, n } = sizes;
+        let zeros = |shape: [usize; 3]| Strided::contiguous(shape, |_| T::from_f32(0.0));
+        Self {
+            name,
+            sizes,
+            mixing,
+            features: zeros([b, r, d]),
+            logits: zeros([b, r, c]),
+            attention: None,
+            weights: None,
+            labels: vec![0; b],
+            soft: None,
+            mixes_targets: true,
+            classifier: Strided::contiguous([c, d], |_| 0.0),
+            options: LossOptions::default(),
+            upstream: 1.0,
+            attention_options: AttentionOptions::default(),
+            d_mixed: zeros([n, r, d]),
+            d_mixed_targets: None,
+            d_attention: Strided::contiguous([b, r], |_| 0.0),
+            rng,
         }
-        Strided::broadcast(rng_, shape, repeated, &values, f32::NAN)
-    });
-    let expanded = weights.as_ref().map(|weights| {
-        let values = weights.floats();
-        (0..r * b * n).map(|at| values[at % values.len()]).collect::<Vec<f32>>()
-    });
-    let raw = raw_weights(&sizes, &mixing, expanded.as_deref());
-    let scale = 10f32.powf(rng_.random_range(-1.0..1.5));
-    let offset = if rng_.random_bool(0.2) { 30.0 * normal(rng_) } else { 0.0 };
-    let logits = array::<T, 3>(rng_, [b, r, c], [false; 3], |rng| scale * normal(rng) + offset);
-    let repeated = [rng_.random_bool(0.05), rng_.random_bool(0.1), false];
-    let features = array::<T, 3>(rng_, [b, r, d], repeated, normal);
-    let attention = attention(rng_, b, r, index);
-    let soft = (index % 3 == 1).then(|| array::<f32, 2>(rng_, [b, c], [false; 2], soft_target));
-    Problem {
-        name: format!("problem {index}: {sizes:?}, {:?}, {mixing:?}", T::DTYPE),
-        sizes,
-        mixing,
-        raw,
-        features,
-        logits,
-        attention,
-        weights,
-        labels: (0..b).map(|_| rng_.random_range(0..c as u32)).collect(),
-        soft,
-        classifier: array(rng_, [c, d], [false; 2], normal),
-        options: LossOptions {
-            reduction: if rng_.random_bool(0.5) { Reduction::Mean } else { Reduction::AttentionWeighted },
-            detach_attention: rng_.random_bool(0.25),
-            kl: rng_.random_bool(0.5),
-        },
-        upstream: [1.0, -2.5, 0.125, 1024.0][rng_.random_range(0..4)],
-        attention_options: AttentionOptions {
-            query: if rng_.random_bool(0.5) { Query::Gap } else { Query::Cam },
-            normalise: if rng_.random_bool(0.5) { Normalise::ReluL1 } else { Normalise::Softmax },
-        },
-        d_mixed: array(rng_, [n, r, d], [false; 3], normal),
-        d_mixed_targets: rng_.random_bool(0.6).then(|| array(rng_, [n, r, c], [false; 3], normal)),
-        d_attention: array(rng_, [b, r], [false; 2], normal),
-        rng,
     }
-}
 
-/// Mostly small and odd; now and then many examples (sums of several runs), many columns (several panels, several items per
-/// position) or many positions.
-fn sizes(rng: &mut ChaCha8Rng, index: u64) -> Sizes {
-    let mut up_to = |most: f64| rng.random_range(0.0..(most + 0.99).ln()).exp() as usize;
-    match index % 10 {
-        7 => Sizes { b: 60 + up_to(90.0), r: up_to(3.0), d: up_to(9.0), c: up_to(9.0), n: up_to(60.0) },
-        8 => Sizes { b: up_to(12.0), r: up_to(3.0), d: up_to(6.0), c: up_to(6.0), n: 250 + up_to(1200.0) },
-        9 => Sizes { b: up_to(12.0), r: 20 + up_to(60.0), d: up_to(6.0), c: up_to(6.0), n: up_to(40.0) },
-        _ => Sizes { b: up_to(40.0), r: up_to(9.0), d: up_to(40.0), c: up_to(30.0), n: up_to(90.0) },
+    /// Whether the loss has a gradient of attention.
+    pub fn attends(&self) -> bool {
+        self.attention.is_some() && !self.options.detach_attention
     }
-}
 
-/// The mixing, and explicit weights with their number of positions.
-fn generator(rng: &mut ChaCha8Rng, sizes: &Sizes, index: u64) -> (Mixing, Option<(Vec<f32>, usize)>) {
-    let Sizes { b, r, n, .. } = *sizes;
-    let fixed = [1e-3, 0.05, 0.4, 1.0, 1.7, 50.0, 1e3][rng.random_range(0..7)];
-    let ranges = [(0.5, 2.0), (1e-3, 1e3), (0.9, 1.1), (2.0, 2.0), (1e-3, 0.02)];
-    let (lo, hi) = ranges[rng.random_range(0..ranges.len())];
-    let alpha = if rng.random_bool(0.5) { Alpha::Fixed(fixed) } else { Alpha::Uniform { lo, hi } };
-    let mixing = match index % 6 {
-        0..=2 => Mixing::dirichlet(n, alpha),
-        3 => Mixing::pair(n, alpha, Factor::PerBatch),
-        4 => Mixing::pair(n, alpha, Factor::PerColumn),
-        _ => Mixing::explicit(n),
-    };
-    let mixing = mixing.seed(rng.random()).step(rng.random_range(0..1000));
-    let explicit = (index % 6 == 5).then(|| {
-        let positions = if rng.random_bool(0.3) { 1 } else { r };
-        let scale = [1.0, 1e-3, 1e4, 1e-30, 1e30][rng.random_range(0..5)];
-        let mut values: Vec<f32> = (0..positions * b * n)
-            .map(|_| if rng.random_bool(0.3) { 0.0 } else { scale * rng.random_range(0.001..1f32) })
-            .collect();
-        // No column without weight.
-        for j in 0..positions {
-            for k in 0..n {
-                values[(j * b + k % b) * n + k] = scale;
-            }
+    pub fn is_cam(&self) -> bool {
+        self.attention_options.query == Query::Cam
+    }
+
+    pub fn targets(&self) -> Targets<'_> {
+        match &self.soft {
+            Some(soft) => Targets::Soft(soft.view()),
+            None => Targets::Labels(&self.labels),
         }
-        (values, positions)
-    });
-    (mixing, explicit)
-}
-
-/// None, positive, sparse, with dead examples and positions, or on extreme scales.
-fn attention(rng: &mut ChaCha8Rng, b: usize, r: usize, index: u64) -> Option<Strided<f32, 2>> {
-    let kind = (index / 2) % 7;
-    if kind == 0 {
-        return None;
     }
-    let dead_example: Vec<bool> = (0..b).map(|_| kind == 3 && rng.random_bool(0.4)).collect();
-    let position_scale: Vec<f32> = (0..r)
-        .map(|_| match kind {
-            4 if rng.random_bool(0.5) => 0.0,
-            5 => 10f32.powi(rng.random_range(-30..30)),
-            _ => 1.0,
-        })
-        .collect();
-    let mut value = |at: usize| {
-        let sparse = matches!(kind, 2 | 4) && rng.random_bool(0.5);
-        let value = rng.random_range(0.01..1f32) * position_scale[at % r];
-        if sparse || dead_example[at / r] || kind == 6 { 0.0 } else { value }
-    };
-    let values: Vec<f32> = (0..b * r).map(&mut value).collect();
-    let repeated = [kind == 1 && rng.random_bool(0.15), kind == 1 && rng.random_bool(0.15)];
-    let values = repeat(&values, [b, r], repeated);
-    Some(Strided::broadcast(rng, [b, r], repeated, &values, f32::NAN))
-}
 
-fn soft_target(rng: &mut ChaCha8Rng) -> f32 {
-    if rng.random_bool(0.3) { 0.0 } else { rng.random_range(0.0..2.0) }
-}
-
-/// About normal: a sum of uniforms.
-pub fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    (0..4).map(|_| rng.random_range(-1.0..1f32)).sum::<f32>() * 0.87
-}
-
-fn array<T: Element, const N: usize>(
-    rng: &mut ChaCha8Rng,
-    shape: [usize; N],
-    repeated: [bool; N],
-    mut value: impl FnMut(&mut ChaCha8Rng) -> f32,
-) -> Strided<T, N> {
-    let values: Vec<T> = (0..shape.iter().product()).map(|_| T::from_f32(value(rng))).collect();
-    let values = repeat(&values, shape, repeated);
-    Strided::broadcast(rng, shape, repeated, &values, T::from_f32(f32::NAN))
-}
-
-/// Makes values constant along the repeated axes.
-fn repeat<T: Copy, const N: usize>(values: &[T], shape: [usize; N], repeated: [bool; N]) -> Vec<T> {
-    let source = |at: usize| {
-        let index = unravel(at, shape);
-        (0..N).fold(0, |place, axis| place * shape[axis] + if repeated[axis] { 0 } else { index[axis] })
-    };
-    (0..values.len()).map(|at| values[source(at)]).collect()
-}
-
-/// Whether a column's mass lies within some powers of two of the threshold 2⁻¹²⁰, on the scale of its draws.
-fn has_borderline_mass<T: Element>(problem: &Problem<T>) -> bool {
-    let (Sizes { b, r, n, .. }, Some(attention)) = (problem.sizes, &problem.attention) else { return false };
-    let mut attention = attention.floats();
-    for map in attention.chunks_exact_mut(r).filter(|map| map.iter().all(|&a| a == 0.0)) {
-        map.fill(1.0 / r as f32);
+    pub fn weights_input(&self) -> WeightsInput<'_> {
+        WeightsInput {
+            b: self.sizes.b,
+            r: self.sizes.r,
+            attention: self.attention.as_ref().map(Strided::view),
+            weights: self.weights.as_ref().map(Strided::view),
+        }
     }
-    (0..r).any(|j| {
-        let largest = (0..b).map(|i| attention[i * r + j]).fold(0f32, f32::max);
-        (0..n).any(|k| {
-            let term = |i: usize| {
-                f64::from(attention[i * r + j] / largest) * f64::from(problem.raw[(j * b + i) * n + k])
-            };
-            let mass: f64 = (0..b).map(term).sum();
-            mass > 0.0 && mass < 2f64.powi(-110)
-        })
-    })
+
+    pub fn mix_input(&self) -> MixInput<'_, T> {
+        let targets = MixTargets { targets: self.targets(), classes: self.sizes.c };
+        MixInput {
+            features: self.features.view(),
+            targets: self.mixes_targets.then_some(targets),
+            attention: self.attention.as_ref().map(Strided::view),
+            weights: self.weights.as_ref().map(Strided::view),
+        }
+    }
+
+    pub fn mixed_gradients(&self) -> MixedGradients<'_, T> {
+        MixedGradients {
+            features: self.d_mixed.view(),
+            targets: self.d_mixed_targets.as_ref().map(Strided::view),
+        }
+    }
+
+    pub fn loss_input(&self) -> LossInput<'_, T> {
+        LossInput {
+            logits: self.logits.view(),
+            targets: self.targets(),
+            attention: self.attention.as_ref().map(Strided::view),
+            weights: self.weights.as_ref().map(Strided::view),
+        }
+    }
+
+    pub fn attention_input(&self) -> AttentionInput<'_, T> {
+        let classifier = Classifier { rows: self.classifier.view(), labels: &self.labels };
+        AttentionInput { features: self.features.view(), classifier: self.is_cam().then_some(classifier) }
+    }
+
+    /// Y (b, c), one-hot for labels.
+    pub fn rows(&self) -> Vec<f32> {
+        let one_hot = |&y: &u32| (0..self.sizes.c as u32).map(move |class| f32::from(u8::from(class == y)));
+        self.soft.as_ref().map_or_else(|| self.labels.iter().flat_map(one_hot).collect(), Strided::floats)
+    }
+
+    /// Λ before its columns are normalised (r, b, n).
+    pub fn raw(&self) -> Vec<f32> {
+        let Sizes { b, r, n, .. } = self.sizes;
+        let explicit = self.weights.as_ref().map(|weights| {
+            let values = weights.floats();
+            (0..r * b * n).map(|at| values[at % values.len()]).collect::<Vec<f32>>()
+        });
+        raw_weights(&self.sizes, &self.mixing, explicit.as_deref())
+    }
+
+    /// Λ (r, b, n) in f64.
+    pub fn normalised(&self) -> Vec<f64> {
+        normalise_weights(&self.sizes, &wide(&self.raw())).unwrap()
+    }
+
+    /// Λ (r, b, n) as every engine rounds it.
+    pub fn rounded(&self) -> Vec<f64> {
+        let input = WeightsInput { attention: None, ..self.weights_input() };
+        wide(&cpu::weights(&self.mixing, &input).unwrap().matrix)
+    }
+
+    /// The problem as the reference takes it, with Λ of one kind or the other.
+    pub fn exact(&self, weights: Vec<f64>) -> Exact {
+        Exact {
+            sizes: self.sizes,
+            features: wide(&self.features.floats()),
+            logits: wide(&self.logits.floats()),
+            labels: self.labels.iter().map(|&y| y as usize).collect(),
+            soft: wide(&self.rows()),
+            weights,
+            attention: self.attention.as_ref().map_or_else(Vec::new, |attention| wide(&attention.floats())),
+            classifier: wide(&self.classifier.floats()),
+            cotangent: vec![],
+        }
+    }
+
+    /// The problem as the plain implementation takes it.
+    pub fn plain(&self) -> plain::Inputs {
+        plain::Inputs {
+            sizes: self.sizes,
+            raw: self.raw(),
+            attention: self.attention.as_ref().map(Strided::floats),
+            features: self.features.floats(),
+            logits: self.logits.floats(),
+            targets: self.rows(),
+            labels: self.soft.is_none().then(|| self.labels.iter().map(|&y| y as usize).collect()),
+        }
+    }
 }

@@ -17,6 +17,20 @@ pub struct Strided<T, const N: usize> {
 }
 
 impl<T: Element, const N: usize> Strided<T, N> {
+    /// In row-major order, each element by its place in it.
+    pub fn contiguous(shape: [usize; N], value: impl FnMut(usize) -> T) -> Self {
+        Self::in_layout(Layout::contiguous(shape), T::from_f32(0.0), value)
+    }
+
+    /// In a given memory order, each element by its place in row-major order.
+    pub fn in_layout(layout: Layout<N>, gap: T, mut value: impl FnMut(usize) -> T) -> Self {
+        let mut buffer = vec![gap; layout.reach("test", "array").unwrap()];
+        for at in 0..layout.shape.iter().product() {
+            buffer[layout.offset(unravel(at, layout.shape))] = value(at);
+        }
+        Self { buffer, start: 0, layout, gap }
+    }
+
     /// Every element `gap`, for outputs.
     pub fn empty(rng: &mut impl Rng, shape: [usize; N], gap: T) -> Self {
         Self::laid_out(rng, shape, [false; N], gap)
@@ -64,8 +78,19 @@ impl<T: Element, const N: usize> Strided<T, N> {
         Self { buffer: vec![gap; start + reach + behind], start, layout, gap }
     }
 
+    /// The same with each value made another.
+    pub fn map<U: Element>(&self, make: impl Fn(f32) -> f32) -> Strided<U, N> {
+        let values = self.floats();
+        Strided::in_layout(self.layout, U::from_f32(f32::NAN), |at| U::from_f32(make(values[at])))
+    }
+
+    /// What the view begins at, with the gaps.
+    pub fn memory(&self) -> &[T] {
+        &self.buffer[self.start..]
+    }
+
     pub fn view(&self) -> View<'_, T, N> {
-        View::from_layout(&self.buffer[self.start..], self.layout).unwrap()
+        View::from_layout(self.memory(), self.layout).unwrap()
     }
 
     pub fn view_mut(&mut self) -> ViewMut<'_, T, N> {
@@ -83,8 +108,19 @@ impl<T: Element, const N: usize> Strided<T, N> {
         self.values().into_iter().map(T::to_f32).collect()
     }
 
+    /// The values in row-major order, in f64.
+    pub fn exact(&self) -> Vec<f64> {
+        self.values().into_iter().map(|value| value.to_f32().into()).collect()
+    }
+
+    /// The values, once nothing but elements is found written.
+    pub fn written(&self, name: &str) -> Vec<T> {
+        self.assert_gaps_untouched(name);
+        self.values()
+    }
+
     /// Nothing but elements was written.
-    pub fn assert_gaps_untouched(&self, name: &str) {
+    fn assert_gaps_untouched(&self, name: &str) {
         let mut elements = vec![false; self.buffer.len()];
         for at in 0..self.layout.shape.iter().product() {
             elements[self.start + self.layout.offset(unravel(at, self.layout.shape))] = true;

@@ -68,17 +68,27 @@ pub struct Settings {
     pub threads: usize,
     /// Warp instructions after which a launch is ended as timed out; `None` lets it run for ever.
     pub instruction_limit: Option<u64>,
+    /// Whether kernels run at all. Without it a launch is checked and then forgotten, so that what a program does around its
+    /// launches can be timed.
+    pub execute: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { checks: Checks::ALL, seed: 0, noise: false, threads: 0, instruction_limit: None }
+        Settings {
+            checks: Checks::ALL,
+            seed: 0,
+            noise: false,
+            threads: 0,
+            instruction_limit: None,
+            execute: true,
+        }
     }
 }
 
 impl Settings {
-    /// Reads `VGPU_CHECKS`, `VGPU_SEED`, `VGPU_NOISE` (1 or 0), `VGPU_THREADS` and `VGPU_INSTRUCTION_LIMIT` through
-    /// `variable`; the error names the variable and what is wrong with it.
+    /// Reads `VGPU_CHECKS`, `VGPU_SEED`, `VGPU_NOISE` (1 or 0), `VGPU_THREADS`, `VGPU_INSTRUCTION_LIMIT` and `VGPU_EXECUTE` (1 or
+    /// 0) through `variable`; the error names the variable and what is wrong with it.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         fn number<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Option<T>, String> {
             let Some(text) = text else { return Ok(None) };
@@ -96,6 +106,7 @@ impl Settings {
         settings.noise = number::<u8>("VGPU_NOISE", variable("VGPU_NOISE"))?.unwrap_or(0) != 0;
         settings.threads = number("VGPU_THREADS", variable("VGPU_THREADS"))?.unwrap_or(0);
         settings.instruction_limit = number("VGPU_INSTRUCTION_LIMIT", variable("VGPU_INSTRUCTION_LIMIT"))?;
+        settings.execute = number::<u8>("VGPU_EXECUTE", variable("VGPU_EXECUTE"))?.unwrap_or(1) != 0;
         Ok(settings)
     }
 }

@@ -1,12 +1,13 @@
 //! The project's tasks: `cargo xtask <task>`.
 //!
-//! | task      | what it does                                                                        |
-//! |-----------|-------------------------------------------------------------------------------------|
-//! | `nvrtc`   | brings the pinned NVRTC releases from PyPI into `target/nvrtc/<version>/`            |
-//! | `toolkit` | brings CUDA headers, ptxas, nvdisasm and cuobjdump into `target/cuda/` (optional)    |
-//! | `vgpu`    | builds the virtual GPU and installs it as `target/vgpu/libcuda.so`                   |
-//! | `test`    | all of it that tests need, then `cargo test --workspace`                             |
-//! | `run`     | runs any command with NVRTC and the virtual GPU on its library path                  |
+//! | task       | what it does                                                                          |
+//! |------------|---------------------------------------------------------------------------------------|
+//! | `nvrtc`    | brings the pinned NVRTC releases from PyPI into `target/nvrtc/<version>/`             |
+//! | `toolkit`  | brings CUDA headers, ptxas, nvdisasm and cuobjdump into `target/cuda/` (optional)     |
+//! | `vgpu`     | builds the virtual GPU and installs it as `target/vgpu/libcuda.so`                    |
+//! | `test`     | all of it that tests need, then `cargo test --workspace`                              |
+//! | `variants` | compiles every variant of every kernel, in hours; writes `target/variants.md`, `.csv` |
+//! | `run`      | runs any command with NVRTC and the virtual GPU on its library path                   |
 
 mod environment;
 mod error;
@@ -43,6 +44,8 @@ enum Task {
         #[command(flatten)]
         command: Command,
     },
+    /// Compile every variant of every kernel by all pinned releases (hours, goes on where it was broken off); writes target/variants.md and .csv
+    Variants,
     /// Run a command with NVRTC and the virtual GPU on its library path
     Run {
         /// Use this machine's CUDA driver in place of the virtual GPU
@@ -87,6 +90,14 @@ fn perform(task: Task) -> Result<ExitCode, Error> {
             }
             cargo.args(&command.args);
             prepare(&command, virtual_gpu)?.run(cargo)
+        }
+        Task::Variants => {
+            fetch::nvrtc()?;
+            let mut cargo = environment::cargo();
+            cargo.args(["test", "--package", "multimix", "--test", "jit", "--"]);
+            cargo.args(["--ignored", "--exact", "matrix::every_variant_stays_in_registers"]);
+            let nvrtc = fetch::nvrtc_library_dir(pins::DEFAULT_NVRTC)?;
+            Environment { nvrtc, device: Device::Own }.run(cargo)
         }
         Task::Run { real_gpu, command } => {
             let (program, arguments) = command.args.split_first().ok_or(Error::NothingToRun)?;

@@ -17,7 +17,7 @@ use super::slab::Source;
 use super::workers::{self, Carve, Shared, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Check, Columns, Engine, LOSS as OP, Loss, LossCall, LossInput, Reborrow, Want};
+use crate::op::{Call, Check, Columns, Engine, LOSS as OP, Loss, LossCall, LossInput, Reborrow, Want};
 use crate::problem::LossOptions;
 use crate::sampler::panel::Panel;
 use finish::{Finish, LogitGradient};

@@ -10,8 +10,8 @@ use crate::cpu::workers::{self, Carve, Shared, WideSums, Word, for_each_item, sh
 use crate::element::Element;
 use crate::error::Result;
 use crate::op::{
-    Check, Columns, Engine, MixBackwardCall, MixBackwardOutputs, MixGradients, MixInput, MixedGradients,
-    Reborrow,
+    Call, Check, Columns, Engine, MixBackwardCall, MixBackwardOutputs, MixGradients, MixInput,
+    MixedGradients, Reborrow,
 };
 use crate::sampler::panel::{PANEL, Panel};
 use crate::view::{Layout, View, ViewMut};
@@ -117,7 +117,7 @@ pub fn mix_backward_into<T: Element>(call: &mut MixBackwardCall<'_, T>, workspac
     let scratch = carve.rest();
     let d_features = features.as_mut().map(share);
     let (input, gradients) = (&input, &gradients);
-    let mut call = Call { plan, source: &source, input, labels, gradients, scale: 1.0, d_features };
+    let mut call = Attempt { plan, source: &source, input, labels, gradients, scale: 1.0, d_features };
     if !call.run(results, scratch) {
         // Sums of opposite infinities would be NaN.
         call.scale = DOWN;
@@ -135,7 +135,7 @@ pub fn mix_backward_into<T: Element>(call: &mut MixBackwardCall<'_, T>, workspac
 const DOWN: f32 = 1.0 / ((1u64 << 44) as f32 * (1u64 << 44) as f32);
 
 /// A call at work.
-struct Call<'a, T> {
+struct Attempt<'a, T> {
     plan: Plan,
     source: &'a Source<'a>,
     input: &'a MixInput<'a, T>,
@@ -146,7 +146,7 @@ struct Call<'a, T> {
     d_features: Option<(Shared<T>, Layout<3>)>,
 }
 
-impl<T: Element> Call<'_, T> {
+impl<T: Element> Attempt<'_, T> {
     /// Runs all items; whether every sum is finite.
     fn run(&self, results: &mut [Word], scratch: &mut [Word]) -> bool {
         let (items, item_words) = (self.plan.cut.items(), self.plan.item_words());

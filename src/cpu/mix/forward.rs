@@ -8,7 +8,7 @@ use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
 use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Check, Columns, Engine, MixCall, MixInput, Mixed, Reborrow};
+use crate::op::{Call, Check, Columns, Engine, MixCall, MixInput, Mixed, Reborrow};
 use crate::sampler::panel::{PANEL, Panel};
 use crate::view::Layout;
 

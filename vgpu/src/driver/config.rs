@@ -92,6 +92,7 @@ impl Config {
                 self.delay = value.trim().parse().map_err(|_| "a number of microseconds is needed")?
             }
             "VGPU_INSTRUCTION_LIMIT" => current.instruction_limit = new.instruction_limit,
+            "VGPU_EXECUTE" => current.execute = new.execute,
             _ => return Err("no such setting".into()),
         }
         Ok(())

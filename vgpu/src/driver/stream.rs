@@ -156,6 +156,10 @@ impl Stream {
         if capture::take(self, context, &work)? {
             return Ok(());
         }
+        // Not even put in the queue: waking the stream's thread costs more than a launch on the host does.
+        if matches!(&work, Work::Launch(launch) if !launch.settings.execute) {
+            return Ok(());
+        }
         self.enqueue(context, work).map(|_| ())
     }
 

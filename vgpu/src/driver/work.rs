@@ -145,6 +145,10 @@ fn run_kernel(launch: &Launch, context: &Context) {
         );
         return gone_too_early(&finding, context);
     }
+    // Of a graph that was captured so.
+    if !launch.settings.execute {
+        return;
+    }
     match launch.run(&context.device) {
         Ok(counted) => counters::record(counted),
         Err(fault) => {

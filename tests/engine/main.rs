@@ -1,0 +1,15 @@
+//! The CPU engine, the f64 reference, the sampler, and what the README shows of them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod against_reference;
+mod determinism;
+mod errors;
+mod errors_proptest;
+mod extremes;
+mod gradient_scales;
+mod memory;
+mod readme;
+mod reference;
+mod sampler;

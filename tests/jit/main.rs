@@ -1,0 +1,26 @@
+//! The run-time compiler, and what it makes of the kernels.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod matrix;
+mod mirrors;
+
+use std::process::ExitCode;
+
+use support::harness::{Harness, passes};
+use support::nvrtc;
+
+fn main() -> ExitCode {
+    if let Some(done) = cache::compile_as_child() {
+        return done;
+    }
+    let missing = nvrtc::any().is_none().then_some(nvrtc::MISSING);
+    let mut harness = Harness::new();
+    cache::add(harness.area("cache"), missing);
+    matrix::add(harness.area("matrix"), missing);
+    let mirrors = mirrors::parameter_structs_are_those_of_the_kernels;
+    harness.area("mirrors").test("parameter_structs_are_those_of_the_kernels", None, passes(mirrors));
+    harness.run()
+}
