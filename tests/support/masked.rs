@@ -1,7 +1,7 @@
 //! Small problems of the loss with masked classes, logits of −∞, in row-major order.
 
 use multimix::reference::{self, LossGradient, Sizes};
-use multimix::{Alpha, Element, Factor, Generator, LossOptions, Mixing, Reduction};
+use multimix::{Alpha, Element, Factor, LossOptions, Mixing, Reduction};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,8 +23,7 @@ pub fn masked<T: Element>(index: u64) -> Problem<T> {
 pub fn masked_of<T: Element>(index: u64, sizes: Sizes) -> Problem<T> {
     let mut rng = ChaCha8Rng::seed_from_u64(0x3a5c << 32 | index);
     let Sizes { b, r, c, n, .. } = sizes;
-    let mixing = generator(index, n);
-    let given = mixing.generator == Generator::Explicit;
+    let (mixing, given) = mixing(index, n);
     let labels: Vec<u32> = (0..b).map(|_| rng.random_range(0..c as u32)).collect();
     let spares = index.is_multiple_of(2);
     let is_label = |class: usize| labels.iter().any(|&y| y as usize == class);
@@ -51,7 +50,7 @@ pub fn masked_of<T: Element>(index: u64, sizes: Sizes) -> Problem<T> {
         kl: true,
     };
     let weights = given.then(|| Strided::contiguous([r, b, n], weight));
-    let name = format!("problem {index}, {sizes:?}, {mixing:?}, {options:?}");
+    let name = format!("problem {index}, {sizes:?}, {mixing:?}, explicit {given}, {options:?}");
     let blank = Problem::blank(name, sizes, mixing, rng.clone());
     Problem { logits, labels, soft, attention, weights, options, ..blank }
 }
@@ -81,13 +80,14 @@ impl<T: Element> Problem<T> {
     }
 }
 
-fn generator(index: u64, n: usize) -> Mixing {
+/// How columns are drawn, and whether there are explicit weights in their place.
+fn mixing(index: u64, n: usize) -> (Mixing, bool) {
     let alpha = Alpha::Fixed([0.2, 1.0, 1.7][index as usize % 3]);
     let mixing = match index % 4 {
         0 => Mixing::dirichlet(n, alpha),
         1 => Mixing::pair(n, alpha, Factor::PerBatch),
         2 => Mixing::pair(n, alpha, Factor::PerColumn),
-        _ => Mixing::explicit(n),
+        _ => Mixing::dirichlet(n, alpha),
     };
-    mixing.seed(index)
+    (mixing.seed(index), index % 4 == 3)
 }

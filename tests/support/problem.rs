@@ -1,11 +1,11 @@
 //! A problem: all that the ops may be given, whatever the engine. Tests draw them by [`usual`](super::usual), [`tiles`](super::tiles) and
 //! [`masked`](super::masked).
 
-use multimix::cpu::{
-    AttentionInput, Classifier, LossInput, MixInput, MixTargets, MixedGradients, Targets, WeightsInput,
-};
 use multimix::reference::{Sizes, normalise_weights};
-use multimix::{AttentionOptions, Element, LossOptions, Mixing, Query, cpu};
+use multimix::{
+    AttentionInput, AttentionOptions, Classifier, Columns, Element, Labels, LossInput, LossOptions, MixInput,
+    MixTargets, MixedGradients, Mixing, Query, Targets, WeightsInput, cpu,
+};
 use rand_chacha::ChaCha8Rng;
 
 use super::exact::Exact;
@@ -20,18 +20,19 @@ pub struct Problem<T> {
     /// Says which problem it is, for messages.
     pub name: String,
     pub sizes: Sizes,
+    /// How many columns, and how they are drawn where there are no explicit weights; what empty maps count for either way.
     pub mixing: Mixing,
     pub features: Strided<T, 3>,
     pub logits: Strided<T, 3>,
     pub attention: Option<Strided<f32, 2>>,
-    /// Explicit weights (r or 1, b, n), where the generator takes them.
+    /// Explicit weights (r or 1, b, n), in place of drawn columns.
     pub weights: Option<Strided<f32, 3>>,
     pub labels: Vec<u32>,
     /// Rows of any sum, where targets are soft.
     pub soft: Option<Strided<f32, 2>>,
     /// Whether targets are mixed beside the features.
     pub mixes_targets: bool,
-    pub classifier: Strided<f32, 2>,
+    pub classifier: Strided<T, 2>,
     pub options: LossOptions,
     pub upstream: f32,
     pub attention_options: AttentionOptions,
@@ -58,7 +59,7 @@ impl<T: Element> Problem<T> {
             labels: vec![0; b],
             soft: None,
             mixes_targets: true,
-            classifier: Strided::contiguous([c, d], |_| 0.0),
+            classifier: Strided::contiguous([c, d], |_| T::from_f32(0.0)),
             options: LossOptions::default(),
             upstream: 1.0,
             attention_options: AttentionOptions::default(),
@@ -78,10 +79,18 @@ impl<T: Element> Problem<T> {
         self.attention_options.query == Query::Cam
     }
 
+    /// Explicit weights where there are any, else what the mixing draws.
+    pub fn columns(&self) -> Columns<'_> {
+        match &self.weights {
+            Some(weights) => Columns::Given { weights: weights.view(), empty_maps: self.mixing.empty_maps },
+            None => Columns::from(&self.mixing),
+        }
+    }
+
     pub fn targets(&self) -> Targets<'_> {
         match &self.soft {
             Some(soft) => Targets::Soft(soft.view()),
-            None => Targets::Labels(&self.labels),
+            None => Targets::labels(&self.labels),
         }
     }
 
@@ -90,7 +99,6 @@ impl<T: Element> Problem<T> {
             b: self.sizes.b,
             r: self.sizes.r,
             attention: self.attention.as_ref().map(Strided::view),
-            weights: self.weights.as_ref().map(Strided::view),
         }
     }
 
@@ -100,7 +108,6 @@ impl<T: Element> Problem<T> {
             features: self.features.view(),
             targets: self.mixes_targets.then_some(targets),
             attention: self.attention.as_ref().map(Strided::view),
-            weights: self.weights.as_ref().map(Strided::view),
         }
     }
 
@@ -116,12 +123,11 @@ impl<T: Element> Problem<T> {
             logits: self.logits.view(),
             targets: self.targets(),
             attention: self.attention.as_ref().map(Strided::view),
-            weights: self.weights.as_ref().map(Strided::view),
         }
     }
 
     pub fn attention_input(&self) -> AttentionInput<'_, T> {
-        let classifier = Classifier { rows: self.classifier.view(), labels: &self.labels };
+        let classifier = Classifier { rows: self.classifier.view(), labels: Labels::from(&self.labels) };
         AttentionInput { features: self.features.view(), classifier: self.is_cam().then_some(classifier) }
     }
 
@@ -149,7 +155,7 @@ impl<T: Element> Problem<T> {
     /// Λ (r, b, n) as every engine rounds it.
     pub fn rounded(&self) -> Vec<f64> {
         let input = WeightsInput { attention: None, ..self.weights_input() };
-        wide(&cpu::weights(&self.mixing, &input).unwrap().matrix)
+        wide(&cpu::weights(self.columns(), &input).unwrap().matrix)
     }
 
     /// The problem as the reference takes it, with Λ of one kind or the other.

@@ -4,7 +4,7 @@ use multimix::reference::Sizes;
 use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, partner, settle};
 use multimix::{Generator, Mixing};
 
-/// Raw weights (r, b, n). `explicit` (r, b, n) for that generator.
+/// Raw weights (r, b, n): those given, or what the mixing draws.
 pub fn raw_weights(sizes: &Sizes, mixing: &Mixing, explicit: Option<&[f32]>) -> Vec<f32> {
     let Sizes { b, r, n, .. } = *sizes;
     if let Some(explicit) = explicit {
@@ -21,9 +21,10 @@ pub fn raw_weights(sizes: &Sizes, mixing: &Mixing, explicit: Option<&[f32]>) -> 
     raw
 }
 
-/// Column k of position j, (b).
+/// Column k of position j, counted from where the mixing's call begins, (b).
 fn column(mixing: &Mixing, b: usize, j: usize, k: usize) -> Vec<f32> {
     let stream = Stream::new(mixing.seed, mixing.step);
+    let (j, k) = (mixing.first_position + j, mixing.first_column + k);
     let (j, column) = (j as u32, k as u32);
     match mixing.generator {
         Generator::Dirichlet { alpha } => {
@@ -42,6 +43,5 @@ fn column(mixing: &Mixing, b: usize, j: usize, k: usize) -> Vec<f32> {
             draws[partner] = if partner == k % b { 1.0 } else { other };
             draws
         }
-        Generator::Explicit => unreachable!("explicit weights are given"),
     }
 }

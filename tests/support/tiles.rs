@@ -34,11 +34,13 @@ pub fn tiles<T: Element>(name: &str, number: u64) -> Problem<T> {
     Outline::draw(&mut rng).fill(rng)
 }
 
-/// Sizes, generator and seeds of a problem.
+/// Sizes, columns and seeds of a problem.
 #[derive(Clone, Copy, Debug)]
 pub struct Outline {
     pub sizes: Sizes,
     pub mixing: Mixing,
+    /// Whether there are explicit weights in place of drawn columns.
+    pub explicit: bool,
     /// Whether attention is given.
     pub attention: bool,
 }
@@ -63,9 +65,10 @@ impl Outline {
             c: pick(rng, CLASSES),
             n: pick(rng, COLUMNS),
         };
-        let mixing = Mixing { generator: generator(rng), ..Mixing::explicit(sizes.n) };
-        let mixing = mixing.seed(rng.random()).step(rng.random_range(0..1 << 40));
-        Self { sizes, mixing, attention: rng.random_bool(0.6) }
+        let mixing = Mixing::dirichlet(sizes.n, Alpha::PAPER);
+        let (generator, explicit) = generator(rng).map_or((mixing.generator, true), |drawn| (drawn, false));
+        let mixing = Mixing { generator, ..mixing }.seed(rng.random()).step(rng.random_range(0..1 << 40));
+        Self { sizes, mixing, explicit, attention: rng.random_bool(0.6) }
     }
 
     /// A problem of these sizes.
@@ -86,14 +89,13 @@ impl Outline {
             sizes: self.sizes,
             mixing: self.mixing,
             attention: self.attention.then(|| attention(rng_, [b, r])),
-            weights: (self.mixing.generator == Generator::Explicit).then(|| weights(rng_, [r, b, n])),
+            weights: self.explicit.then(|| weights(rng_, [r, b, n])),
             features: uniform(rng_, [b, r, d], -1.0..1.0),
             logits: uniform(rng_, [b, r, c], -6.0..6.0),
             labels: (0..b).map(|_| rng_.random_range(0..c as u32)).collect(),
             soft: rng_.random_bool(0.45).then(|| uniform(rng_, [b, c], 0.0..1.0)),
             mixes_targets,
-            // Devices take it in the type of the features.
-            classifier: uniform::<T, 2>(rng_, [c, d], -1.0..1.0).map(|w| w),
+            classifier: uniform(rng_, [c, d], -1.0..1.0),
             options,
             upstream: pick(rng_, &[1.0, -0.5, 64.0]),
             attention_options,
@@ -131,7 +133,8 @@ fn attention(rng: &mut ChaCha8Rng, shape: [usize; 2]) -> Strided<f32, 2> {
     Strided::in_layout(layout, f32::NAN, value)
 }
 
-fn generator(rng: &mut ChaCha8Rng) -> Generator {
+/// Nothing for explicit weights.
+fn generator(rng: &mut ChaCha8Rng) -> Option<Generator> {
     const ALPHAS: [f32; 9] = [1e-3, 0.05, 0.5, 0.99, 1.0, 1.7, 2.0, 50.0, 1e3];
     let alpha = match rng.random_range(0..3) {
         0 => Alpha::PAPER,
@@ -139,9 +142,9 @@ fn generator(rng: &mut ChaCha8Rng) -> Generator {
         _ => Alpha::Fixed(pick(rng, &ALPHAS)),
     };
     match rng.random_range(0..10) {
-        0..6 => Generator::Dirichlet { alpha },
-        6..8 => Generator::Pair { alpha, factor: pick(rng, &[Factor::PerBatch, Factor::PerColumn]) },
-        _ => Generator::Explicit,
+        0..6 => Some(Generator::Dirichlet { alpha }),
+        6..8 => Some(Generator::Pair { alpha, factor: pick(rng, &[Factor::PerBatch, Factor::PerColumn]) }),
+        _ => None,
     }
 }
 

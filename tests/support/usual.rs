@@ -44,7 +44,11 @@ fn build<T: Element>(mut rng: ChaCha8Rng, index: u64) -> Problem<T> {
     let attention = attention(rng_, b, r, index);
     let soft = (index % 3 == 1).then(|| array::<f32, 2>(rng_, [b, c], [false; 2], soft_target));
     Problem {
-        name: format!("problem {index}: {sizes:?}, {:?}, {mixing:?}", T::DTYPE),
+        name: format!(
+            "problem {index}: {sizes:?}, {:?}, {mixing:?}, explicit {}",
+            T::DTYPE,
+            weights.is_some()
+        ),
         sizes,
         mixing,
         features,
@@ -84,7 +88,7 @@ fn sizes(rng: &mut ChaCha8Rng, index: u64) -> Sizes {
     }
 }
 
-/// The mixing, and explicit weights with their number of positions.
+/// The mixing, and in its place explicit weights with their number of positions.
 fn generator(rng: &mut ChaCha8Rng, sizes: &Sizes, index: u64) -> (Mixing, Option<(Vec<f32>, usize)>) {
     let Sizes { b, r, n, .. } = *sizes;
     let fixed = [1e-3, 0.05, 0.4, 1.0, 1.7, 50.0, 1e3][rng.random_range(0..7)];
@@ -95,7 +99,7 @@ fn generator(rng: &mut ChaCha8Rng, sizes: &Sizes, index: u64) -> (Mixing, Option
         0..=2 => Mixing::dirichlet(n, alpha),
         3 => Mixing::pair(n, alpha, Factor::PerBatch),
         4 => Mixing::pair(n, alpha, Factor::PerColumn),
-        _ => Mixing::explicit(n),
+        _ => Mixing::dirichlet(n, Alpha::PAPER), // beside explicit weights
     };
     let mixing = mixing.seed(rng.random()).step(rng.random_range(0..1000));
     let explicit = (index % 6 == 5).then(|| {
