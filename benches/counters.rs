@@ -12,8 +12,6 @@ mod support;
 
 use std::process::ExitCode;
 
-use support::device::{Device, device};
-use support::nvrtc;
 use half::bf16;
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{Cuda, Queue};
@@ -22,6 +20,8 @@ use multimix::{
     Mixing,
 };
 use multimix::{Targets, View, Want, WeightsInput};
+use support::device::{Device, device};
+use support::nvrtc;
 use vgpu::VirtualGpu;
 use vgpu::counters::Counters;
 use vgpu::roofline;

@@ -18,7 +18,7 @@ pub struct Record {
 
 impl Record {
     fn path(file: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/golden").join(file)
     }
 
     /// A key and its value share a line, with the value last; or the value is the indented lines below.
@@ -59,12 +59,20 @@ impl Record {
 
     /// Writes the file under `MULTIMIX_BLESS=1`, else compares with it.
     pub fn check(&self, file: &str) -> Result<(), String> {
+        self.check_against(file, str::to_owned)
+    }
+
+    /// As [`Record::check`], with each line of the file's values as `today` has it.
+    pub fn check_against(&self, file: &str, today: impl Fn(&str) -> String) -> Result<(), String> {
         if std::env::var_os("MULTIMIX_BLESS").is_some_and(|value| value == "1") {
             return std::fs::write(Self::path(file), self.write())
                 .map_err(|error| format!("{file}: {error}"));
         }
-        let wanted =
+        let mut wanted =
             Self::read(file).ok_or_else(|| format!("{file} is not there; MULTIMIX_BLESS=1 writes it"))?;
+        for (_, value) in wanted.entries.iter_mut().filter(|(_, value)| value.ends_with('\n')) {
+            *value = value.lines().map(|line| today(line) + "\n").collect();
+        }
         let differences = self.differences(&wanted);
         if differences.is_empty() {
             return Ok(());
