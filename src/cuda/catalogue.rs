@@ -77,11 +77,10 @@ pub fn launches(device: &DeviceInfo, precision: Precision, call: &impl BareCall)
 
 impl From<Variant> for KernelVariant {
     fn from(variant: Variant) -> Self {
-        let program = variant.program();
         Self {
             source: variant.source.file.trim_end_matches(".cu"),
-            macros: program.macros.clone(),
-            program,
+            macros: variant.macros(),
+            program: variant.program(),
             dynamic_shared_bytes: variant.shared_bytes,
         }
     }

@@ -9,6 +9,7 @@ mod mirrors;
 
 use std::process::ExitCode;
 
+use mirrors::parameter_structs_are_those_of_the_kernels;
 use support::harness::Harness;
 use support::nvrtc;
 
@@ -20,9 +21,6 @@ fn main() -> ExitCode {
     let mut harness = Harness::new();
     cache::add(harness.area("cache"), missing);
     matrix::add(harness.area("matrix"), missing);
-    harness.area("mirrors").test("parameter_structs_are_those_of_the_kernels", None, || {
-        mirrors::parameter_structs_are_those_of_the_kernels();
-        Ok(())
-    });
+    support::harness::add!(harness.area("mirrors"), None, parameter_structs_are_those_of_the_kernels);
     harness.run()
 }
