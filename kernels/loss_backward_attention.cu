@@ -12,9 +12,9 @@
 // 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss is infinite.
 //
 // kernel `loss_backward_attention`   after loss_forward with `statistics` and MATH 0 for the same chunk of columns
-// grid     x = r * ceil(b / 64) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split
+// grid     x = r * ceil(b / 64) * ceil(c / 64) * splits (split.cuh)
 // block    128
-// dynamic shared bytes    53760 + (TARGETS == 2 ? 0 : 272)
+// shared   as loss_residual.cuh divides it, and three factors a column
 // partial  f32 (splits, ceil(c / 64) + 2, r, b): a slice for each tile of classes, then sum_k Lambda x, then sum_k Lambda of columns
 //          with mass; added to what is there where `accumulate`
 // kernel `loss_backward_attention_sum`   da (b, r), zero for examples whose map was replaced; after loss_finish
@@ -25,6 +25,7 @@
 #include "loss_residual.cuh"
 
 static_assert(MATH == EXACT && PANEL == 64, "the gradient of attention is taken in f32");
+static_assert(SHARED_BYTES == RESIDUAL_SHARED + 3 * SPAN * sizeof(float), "counted by the host");
 
 struct LossAttentionParams {
     LossInput in;
@@ -32,9 +33,7 @@ struct LossAttentionParams {
     float *partial;
     u32 splits, accumulate, weighed, padding;
 };
-static_assert(sizeof(LossAttentionParams) == 232, "mirrored by the host");
-
-constexpr float DOWN = 2.3283064365386963e-10f; // 2^-32
+static_assert(sizeof(LossAttentionParams) == 248, "mirrored by the host");
 
 // Of each column of the span, behind the residual's shared memory: v, x, and 1 where the column's mass counts in the reduction.
 struct Factors {
@@ -89,12 +88,12 @@ __device__ __forceinline__ float add_factors(float sum, const Factors &factors, 
 
 // Y_ic.
 __device__ __forceinline__ float target(const LossInput &in, u32 i, u32 channel) {
-    if constexpr (TARGETS == SOFT_ROWS) return in.soft.data[i64(i) * in.soft.row + i64(channel) * in.soft.channel];
-    return __ldg(in.labels + i) == channel ? 1.0f : 0.0f;
+    if constexpr (TARGETS == SOFT_ROWS) return *in.soft.at(i, 0, channel);
+    return in.labels.at(i) == channel ? 1.0f : 0.0f;
 }
 
 // Where a value of example i goes.
-__device__ __forceinline__ void write_partial(const LossAttentionParams &p, const ResidualWork &work, u32 split, u32 slice, u32 i,
+__device__ __forceinline__ void write_partial(const LossAttentionParams &p, const Work &work, u32 split, u32 slice, u32 i,
                                               float value) {
     if (i >= p.in.b) return;
     const u32 slices = ceil_div(p.in.logits.channels, TILE) + 2;
@@ -103,13 +102,12 @@ __device__ __forceinline__ void write_partial(const LossAttentionParams &p, cons
 }
 
 // S_i . g_i - Y_i . h_i over the tile's classes.
-__device__ __forceinline__ void write_products(const LossAttentionParams &p, const ResidualWork &work, u32 split,
+__device__ __forceinline__ void write_products(const LossAttentionParams &p, const Work &work, u32 split,
                                                const float (&g)[8][4], const float (&h)[8][4]) {
     const Matrix<const ELEMENT> &logits = p.in.logits;
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
         const u32 i = work.example + threadIdx.x / 32 * 16 + first_example() + m * EXAMPLE_STEP;
-        const ELEMENT *row = logits.data + i64(i) * logits.row + i64(work.position) * logits.position;
         float sum = 0.0f;
 #pragma unroll
         for (u32 half = 0; half < 2; ++half)
@@ -117,7 +115,7 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
             for (u32 q = 0; q < 4; ++q) {
                 const u32 channel = work.channel + class_of(half, q), x = 2 * m + half;
                 if (i >= p.in.b || channel >= logits.channels) continue;
-                const float s = to_float(row[i64(channel) * logits.channel]);
+                const float s = to_float(*logits.at(i, work.position, channel));
                 sum = __fmaf_rn(s == -__int_as_float(0x7f800000) ? 0.0f : s, g[x][q], sum);
                 sum = __fmaf_rn(-target(p.in, i, channel), h[x][q], sum);
             }
@@ -129,7 +127,7 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
 extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention(const __grid_constant__ LossAttentionParams p) {
     const ResidualShared shared = partition();
     const Factors factors = partition_factors();
-    const ResidualWork work = find_work(p.in, p.splits);
+    const Work work = find_work(p.in, p.splits);
     const u32 own = threadIdx.x / 32 * 16;
     float g[8][4] = {}, h[8][4] = {}, sum = 0.0f;
 #pragma unroll 1
@@ -137,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention
         float s[8][4] = {}, y[8][4] = {};
         sum_columns(p.in, shared, work, column, s, y);
         make_factors(p, factors, work.position, column);
-        stage_block<float, THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.in.columns, work.example);
+        stage_block<THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.in.columns, work.example);
         commit_copies();
         copies_arrived<0>();
         __syncthreads();

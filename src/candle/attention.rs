@@ -25,7 +25,7 @@ pub struct Classifier<'a> {
 /// features to keep attention constant.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::attention_forward`], and its like on CUDA), tensors on other devices, and types
+/// Whatever the engine refuses ([`crate::cpu::attention`], and its like on CUDA), tensors on other devices, and types
 /// other than f32, f16, bf16.
 pub fn attention(
     features: &Tensor,

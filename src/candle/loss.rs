@@ -27,7 +27,7 @@ const OP: &str = "loss";
 /// The gradient of logits of 16 bits is kept in f32 until it is multiplied by the gradient from upstream, so that loss scaling works.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::loss_forward`], and its like on CUDA), tensors on other devices, and types other
+/// Whatever the engine refuses ([`crate::cpu::loss`], and its like on CUDA), tensors on other devices, and types other
 /// than those named.
 pub fn loss<'a>(
     logits: &Tensor,

@@ -22,7 +22,7 @@ const OP: &str = "mix";
 /// forward drew.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::mix_forward`], and its like on CUDA), tensors on other devices, and types other
+/// Whatever the engine refuses ([`crate::cpu::mix`], and its like on CUDA), tensors on other devices, and types other
 /// than f32, f16, bf16.
 pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Draw<'a>>) -> Result<Tensor> {
     let draw = draw.into().to_owned(OP)?;

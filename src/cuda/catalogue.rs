@@ -79,7 +79,7 @@ impl From<Variant> for KernelVariant {
     fn from(variant: Variant) -> Self {
         Self {
             source: variant.source.file.trim_end_matches(".cu"),
-            macros: variant.macros().map(|(name, value)| (name, value.to_string())).collect(),
+            macros: variant.macros(),
             program: variant.program(),
             dynamic_shared_bytes: variant.shared_bytes,
         }

@@ -49,6 +49,7 @@ impl<P> Clone for Kernel<P> {
 impl<P> Copy for Kernel<P> {}
 
 /// What becomes of a plan.
+#[allow(clippy::large_enum_variant)] // One lives on the stack of each call.
 enum Aim<'e> {
     Measure,
     Compile(&'e Engine),

@@ -45,5 +45,28 @@ pub(crate) use {
     attention::OP as ATTENTION, loss::OP as LOSS, mix::OP as MIX, scale::OP as SCALE, weights::OP as WEIGHTS,
 };
 
-#[cfg(doc)]
+use crate::element::Element;
 use crate::memory::Memory;
+
+/// A shorter borrow of what has a `map`.
+macro_rules! reborrow {
+    ($($name:ident $(<$T:ident>)?),*) => {
+        $(impl<$($T: Element,)? M: Memory> $name<'_, $($T,)? M> {
+            /// The same for a shorter time: a call has one lifetime for all that it reads and writes.
+            pub fn reborrow(&self) -> $name<'_, $($T,)? M> {
+                self.map(&mut Reborrow).expect("a shorter borrow is always there")
+            }
+        })*
+    };
+}
+reborrow!(
+    Columns,
+    Labels,
+    Targets,
+    Upstream,
+    WeightsInput,
+    AttentionInput<T>,
+    MixInput<T>,
+    MixedGradients<T>,
+    LossInput<T>
+);

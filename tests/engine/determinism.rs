@@ -2,14 +2,15 @@
 //! and shapes whose are not.
 
 use half::bf16;
-use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, MixInput, MixTargets};
-use multimix::cpu::{MixedGradients, Targets, WeightsInput};
 use multimix::{
-    Alpha, AttentionOptions, Element, Factor, LossOptions, Mixing, Normalise, Query, Reduction, View, ViewMut,
+    Alpha, AttentionInput, AttentionOptions, Classifier, Columns, Element, Factor, Labels, LossCall,
+    LossInput, LossOptions, LossOutputs, MixInput, MixTargets, MixedGradients, Mixing, Normalise, Query,
+    Reduction, Targets, View, ViewMut, Want, WeightsInput, cpu,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::support::on_cpu::run_loss;
 use crate::support::usual::normal;
 
 /// The sizes of a problem: b, r, d, c, n.
@@ -27,7 +28,7 @@ struct Data<T> {
     attention: Vec<f32>,
     labels: Vec<u32>,
     soft: Vec<f32>,
-    rows: Vec<f32>,
+    rows: Vec<T>,
     d_mixed: Vec<T>,
     d_mixed_targets: Vec<f32>,
     weights: Vec<f32>,
@@ -43,6 +44,7 @@ impl<T: Element> Data<T> {
         let mut positive = |count| (0..count).map(|_| rng.random_range(0.0..1f32)).collect::<Vec<f32>>();
         let [attention, soft, rows, weights, d_mixed_targets] =
             [b * r, b * c, c * d, r * b * n, n * r * c].map(&mut positive);
+        let rows = rows.into_iter().map(T::from_f32).collect();
         let labels = (0..b as u32).map(|i| i * 7 % c as u32).collect();
         Self { shape, features, logits, attention, labels, soft, rows, d_mixed, d_mixed_targets, weights }
     }
@@ -56,96 +58,94 @@ impl<T: Element> Data<T> {
         if soft {
             Targets::Soft(View::new(&self.soft, [b, c]).unwrap())
         } else {
-            Targets::Labels(&self.labels)
+            Targets::labels(&self.labels)
         }
     }
 
     /// All that the engine computes for the problem, as bits.
     fn run(&self) -> Vec<u32> {
-        let n = self.shape[4];
+        let [b, r, _, _, n] = self.shape;
         let mut bits = Vec::new();
-        let generators = [
+        let drawn = [
             Mixing::dirichlet(n, Alpha::PAPER),
             Mixing::dirichlet(n, Alpha::Fixed(1e-3)),
             Mixing::pair(n, Alpha::Fixed(0.4), Factor::PerColumn),
-            Mixing::explicit(n),
         ];
-        for (at, mixing) in generators.into_iter().enumerate() {
-            let (mixing, soft) = (mixing.seed(3).step(at as u64), at % 2 == 1);
-            self.weights(&mixing, &mut bits);
-            self.mix(&mixing, soft, &mut bits);
+        let drawn = drawn.into_iter().enumerate();
+        let drawn = drawn.map(|(at, mixing)| Columns::from(mixing.seed(3).step(at as u64)));
+        let given = Columns::from(View::new(&self.weights, [r, b, n]).unwrap());
+        for (at, columns) in drawn.chain([given]).enumerate() {
+            let soft = at % 2 == 1;
+            self.weights(columns, &mut bits);
+            self.mix(columns, soft, &mut bits);
             for reduction in [Reduction::Mean, Reduction::AttentionWeighted] {
-                self.loss(
-                    &mixing,
-                    LossOptions { reduction, detach_attention: false, kl: true },
-                    soft,
-                    &mut bits,
-                );
+                let options = LossOptions { reduction, detach_attention: false, kl: true };
+                self.loss(columns, options, soft, &mut bits);
             }
         }
         self.attention_ops(&mut bits);
         bits
     }
 
-    /// Explicit weights where the generator takes them.
-    fn explicit(&self, mixing: &Mixing) -> Option<View<'_, f32, 3>> {
-        let [b, r, _, _, n] = self.shape;
-        let wanted = mixing.generator == multimix::Generator::Explicit;
-        wanted.then(|| View::new(&self.weights, [r, b, n]).unwrap())
-    }
-
-    fn weights(&self, mixing: &Mixing, bits: &mut Vec<u32>) {
+    fn weights(&self, columns: Columns<'_>, bits: &mut Vec<u32>) {
         let [b, r, ..] = self.shape;
-        let input = WeightsInput { b, r, attention: Some(self.attention()), weights: self.explicit(mixing) };
-        let given = cpu::weights(mixing, &input).unwrap();
+        let input = WeightsInput { b, r, attention: Some(self.attention()) };
+        let given = cpu::weights(columns, &input).unwrap();
         push(bits, &given.matrix);
         push(bits, &given.mass);
     }
 
-    fn mix(&self, mixing: &Mixing, soft: bool, bits: &mut Vec<u32>) {
+    fn mix(&self, columns: Columns<'_>, soft: bool, bits: &mut Vec<u32>) {
         let [b, r, d, c, n] = self.shape;
         let input = MixInput {
             features: View::new(&self.features, [b, r, d]).unwrap(),
             targets: Some(MixTargets { targets: self.targets(soft), classes: c }),
             attention: Some(self.attention()),
-            weights: self.explicit(mixing),
         };
-        let mixed = cpu::mix_forward(mixing, &input).unwrap();
+        let mixed = cpu::mix(columns, &input).unwrap();
         push(bits, &mixed.features);
         push(bits, &mixed.targets.unwrap());
         let gradients = MixedGradients {
             features: View::new(&self.d_mixed, [n, r, d]).unwrap(),
             targets: Some(View::new(&self.d_mixed_targets, [n, r, c]).unwrap()),
         };
-        let given = cpu::mix_backward(mixing, &input, &gradients).unwrap();
+        let given = cpu::mix_backward(columns, &input, &gradients).unwrap();
         assert_eq!(given.targets.is_some(), soft);
         push(bits, &given.features);
         push(bits, &given.targets.unwrap_or_default());
         push(bits, &given.attention.unwrap());
     }
 
-    fn loss(&self, mixing: &Mixing, options: LossOptions, soft: bool, bits: &mut Vec<u32>) {
+    fn loss(&self, columns: Columns<'_>, options: LossOptions, soft: bool, bits: &mut Vec<u32>) {
         let [b, r, _, c, n] = self.shape;
         let input = LossInput {
             logits: View::new(&self.logits, [b, r, c]).unwrap(),
             targets: self.targets(soft),
             attention: Some(self.attention()),
-            weights: self.explicit(mixing),
         };
         let mut logits = vec![T::from_f32(0.0); b * r * c];
         let [mut attention, mut ce, mut lse] = [b * r, r * n, r * n].map(|count| vec![0f32; count]);
+        let [mut value, mut kl] = [[0f32]; 2];
         let outputs = LossOutputs {
+            loss: Some(ViewMut::new(&mut value, [1]).unwrap()),
+            kl: Some(ViewMut::new(&mut kl, [1]).unwrap()),
+            logits_f32: None,
             logits: Some(ViewMut::new(&mut logits, [b, r, c]).unwrap()),
             attention: Some(ViewMut::new(&mut attention, [b, r]).unwrap()),
             per_mixture: Some(ViewMut::new(&mut ce, [r, n]).unwrap()),
             log_sum_exp: Some(ViewMut::new(&mut lse, [r, n]).unwrap()),
         };
-        let mut workspace =
-            vec![0xff; cpu::loss_workspace_bytes(mixing, &input, &options, &outputs).unwrap()];
-        let loss = cpu::loss_into(mixing, &input, &options, 1.5, outputs, &mut workspace).unwrap();
+        let call = LossCall {
+            columns: columns.reborrow(),
+            input: input.reborrow(),
+            options,
+            upstream: 1.5.into(),
+            outputs,
+        };
+        run_loss(call).unwrap();
         push(bits, &logits);
-        [attention, ce, lse, vec![loss.value, loss.kl.unwrap()]].iter().for_each(|values| push(bits, values));
-        let forward = cpu::loss_forward(mixing, &input, &options).unwrap();
+        [attention, ce, lse, vec![value[0], kl[0]]].iter().for_each(|values| push(bits, values));
+        let forward = cpu::loss(columns, &input, &options, Want::Loss).unwrap();
         push(bits, &[forward.value]);
     }
 
@@ -153,13 +153,13 @@ impl<T: Element> Data<T> {
         let [b, r, d, c, _] = self.shape;
         for query in [Query::Gap, Query::Cam] {
             for normalise in [Normalise::ReluL1, Normalise::Softmax] {
-                let rows = View::new(&self.rows, [c, d]).unwrap();
+                let (rows, labels) = (View::new(&self.rows, [c, d]).unwrap(), Labels::from(&self.labels));
                 let input = AttentionInput {
                     features: View::new(&self.features, [b, r, d]).unwrap(),
-                    classifier: (query == Query::Cam).then_some(Classifier { rows, labels: &self.labels }),
+                    classifier: (query == Query::Cam).then_some(Classifier { rows, labels }),
                 };
                 let options = AttentionOptions { query, normalise };
-                push(bits, &cpu::attention_forward(&input, &options).unwrap());
+                push(bits, &cpu::attention(&input, &options).unwrap());
                 let gradients = cpu::attention_backward(&input, &options, &self.attention()).unwrap();
                 push(bits, &gradients.features);
                 push(bits, &gradients.classifier.unwrap_or_default());

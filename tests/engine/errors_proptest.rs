@@ -2,12 +2,13 @@
 //! wrong. Sizes are small or astronomic: what lies between would only take long.
 
 use half::f16;
-use multimix::cpu::{self, AttentionInput, Classifier, LossInput, LossOutputs, MixBackwardOutputs, MixInput};
-use multimix::cpu::{MixOutputs, MixTargets, MixedGradients, Targets, WeightsInput};
 use multimix::sampler::{self, Domain, Gamma, Stream};
 use multimix::{
-    Alpha, AttentionOptions, Element, EmptyMaps, Error, Factor, Generator, LossOptions, Mixing, Normalise,
-    Query, Reduction, View, ViewMut,
+    Alpha, AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOptions, AttentionOutputs,
+    Classifier, Columns, Element, EmptyMaps, Error, Factor, Generator, Labels, LossCall, LossInput,
+    LossOptions, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall, MixInput, MixOutputs, MixTargets,
+    MixedGradients, Mixing, Normalise, Query, Reduction, ScaleCall, Targets, Upstream, View, ViewMut, Want,
+    WeightsCall, WeightsInput, WeightsOutputs, cpu,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -63,7 +64,7 @@ impl Shape {
         (shape, self.strides.map(|strides| std::array::from_fn(|axis| strides[axis])))
     }
 
-    fn view<'a, T: Element, const N: usize>(
+    fn view<'a, T, const N: usize>(
         &self,
         data: &'a [T],
         fitting: [usize; N],
@@ -75,7 +76,7 @@ impl Shape {
         }
     }
 
-    fn view_mut<'a, T: Element, const N: usize>(
+    fn view_mut<'a, T, const N: usize>(
         &self,
         data: &'a mut [T],
         fitting: [usize; N],
@@ -104,12 +105,62 @@ struct Arguments {
     sizes: [usize; 5],
     shapes: Vec<Shape>,
     values: Vec<f32>,
-    labels: Vec<u32>,
+    labels: IntegerLabels,
+    columns: ColumnsFrom,
     mixing: Mixing,
-    /// Attention, weights, targets, classifier given; soft targets; detached.
+    /// Attention, targets, classifier and outputs given; soft targets; detached.
     flags: [bool; 7],
     workspace: usize,
     upstream: f32,
+}
+
+/// The same labels in each type; `kind` is the one that calls are given.
+#[derive(Clone, Debug)]
+struct IntegerLabels {
+    kind: usize,
+    u8: Vec<u8>,
+    i32: Vec<i32>,
+    u32: Vec<u32>,
+    i64: Vec<i64>,
+}
+
+impl IntegerLabels {
+    /// The bits of large numbers are negative ones.
+    fn new(kind: usize, labels: Vec<u32>) -> Self {
+        Self {
+            kind,
+            u8: labels.iter().map(|&y| y as u8).collect(),
+            i32: labels.iter().map(|&y| y as i32).collect(),
+            i64: labels.iter().map(|&y| i64::from(y as i32) << (y >> 31 << 4)).collect(),
+            u32: labels,
+        }
+    }
+
+    fn given(&self, shape: &Shape) -> Result<Labels<'_>, Error> {
+        let b = self.u32.len();
+        Ok(match self.kind {
+            0 => shape.view(&self.u8, [b])?.into(),
+            1 => shape.view(&self.i32, [b])?.into(),
+            2 => shape.view(&self.i64, [b])?.into(),
+            _ => Labels::from(&self.u32),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum ColumnsFrom {
+    Mixing,
+    /// The mixing, with seed and step of these in memory.
+    Memory([u64; 2]),
+    Weights,
+}
+
+fn columns_from() -> impl Strategy<Value = ColumnsFrom> {
+    prop_oneof![
+        2 => Just(ColumnsFrom::Mixing),
+        1 => any::<[u64; 2]>().prop_map(ColumnsFrom::Memory),
+        1 => Just(ColumnsFrom::Weights),
+    ]
 }
 
 fn mixing(n: usize) -> impl Strategy<Value = Mixing> {
@@ -121,7 +172,6 @@ fn mixing(n: usize) -> impl Strategy<Value = Mixing> {
     let generator = prop_oneof![
         2 => alpha.clone().prop_map(|alpha| Generator::Dirichlet { alpha }),
         1 => alpha.prop_map(|alpha| Generator::Pair { alpha, factor: Factor::PerColumn }),
-        1 => Just(Generator::Explicit)
     ];
     let empty_maps = prop::sample::select(vec![EmptyMaps::Uniform, EmptyMaps::LeaveOut]);
     (generator, any::<u64>(), any::<u64>(), empty_maps).prop_map(
@@ -130,7 +180,7 @@ fn mixing(n: usize) -> impl Strategy<Value = Mixing> {
             seed,
             step,
             empty_maps,
-            ..Mixing::explicit(n)
+            ..Mixing::dirichlet(n, Alpha::PAPER)
         },
     )
 }
@@ -142,20 +192,22 @@ fn arguments() -> impl Strategy<Value = Arguments> {
             vec(prop_oneof![40 => 0..3u32, 1 => any::<u32>()], 80),
             prop_oneof![20 => Just(fitting), 1 => 0..9usize],
         );
-        let labels = labels.prop_map(|(mut labels, count)| {
+        let labels = (labels, 0..6usize).prop_map(|((mut labels, count), kind)| {
             labels.truncate(count);
-            labels
+            IntegerLabels::new(kind, labels)
         });
         let length = prop_oneof![9 => Just(20_000usize), 1 => 0..200usize];
         let values = (vec(value(), 97), length)
             .prop_map(|(values, length)| values.into_iter().cycle().take(length).collect::<Vec<f32>>());
         let workspace = prop_oneof![6 => Just(1usize << 22), 1 => 0..100_000usize];
-        (vec(shape(), 16), values, labels, mixing(sizes[4]), any::<[bool; 7]>(), workspace, value()).prop_map(
-            move |(shapes, values, labels, mixing, flags, workspace, upstream)| Arguments {
+        let columns = (columns_from(), mixing(sizes[4]));
+        (vec(shape(), 18), values, labels, columns, any::<[bool; 7]>(), workspace, value()).prop_map(
+            move |(shapes, values, labels, (columns, mixing), flags, workspace, upstream)| Arguments {
                 sizes,
                 shapes,
                 values,
                 labels,
+                columns,
                 mixing,
                 flags,
                 workspace,
@@ -189,7 +241,7 @@ impl Arguments {
         let [b, _, _, c, _] = self.sizes;
         Ok(match self.flags[4] {
             true => Targets::Soft(self.shapes[0].view(&self.values, [b, c])?),
-            false => Targets::Labels(&self.labels),
+            false => Targets::Labels(self.labels.given(&self.shapes[16])?),
         })
     }
 
@@ -198,13 +250,22 @@ impl Arguments {
         self.flags[0].then(|| self.shapes[1].view(&self.values, [b, r])).transpose()
     }
 
-    /// Mostly given where they are wanted.
-    fn weights(&self) -> Result<Option<View<'_, f32, 3>>, Error> {
+    fn columns(&self) -> Result<Columns<'_>, Error> {
         let [b, r, _, _, n] = self.sizes;
-        let given = (self.mixing.generator == Generator::Explicit)
-            != (self.flags[1] && self.flags[2] && self.flags[3]);
         let positions = if self.flags[5] { 1 } else { r };
-        given.then(|| self.shapes[2].view(&self.values, [positions, b, n])).transpose()
+        Ok(match &self.columns {
+            ColumnsFrom::Mixing => Columns::from(&self.mixing),
+            ColumnsFrom::Memory(words) => Columns::drawn_from(&self.mixing, self.shapes[2].view(words, [2])?),
+            ColumnsFrom::Weights => Columns::Given {
+                weights: self.shapes[2].view(&self.values, [positions, b, n])?,
+                empty_maps: self.mixing.empty_maps,
+            },
+        })
+    }
+
+    fn upstream(&self) -> Result<Upstream<'_>, Error> {
+        let scalar = self.flags[5].then(|| self.shapes[17].view(&self.values, [1])).transpose()?;
+        Ok(Upstream { factor: self.upstream, scalar })
     }
 
     fn loss<T: Element>(&self, stored: &[T], outcomes: &mut Outcomes) -> Result<(), Error> {
@@ -213,23 +274,30 @@ impl Arguments {
             logits: self.shapes[3].view(stored, [b, r, c])?,
             targets: self.targets()?,
             attention: self.attention()?,
-            weights: self.weights()?,
         };
+        let columns = self.columns()?;
         let reduction = if self.flags[2] { Reduction::Mean } else { Reduction::AttentionWeighted };
         let options = LossOptions { reduction, detach_attention: self.flags[6], kl: self.flags[3] };
-        outcomes.add(cpu::loss_forward(&self.mixing, &input, &options));
-        outcomes.add(cpu::loss_backward(&self.mixing, &input, &options, self.upstream));
+        outcomes.add(cpu::loss(columns, &input, &options, Want::Loss));
+        outcomes.add(cpu::loss(columns, &input, &options, Want::Gradients(self.upstream)));
+        outcomes.add(cpu::loss(columns, &input, &options, Want::GradientsInF32(self.upstream)));
         let mut logits = stored.to_vec();
-        let [mut attention, mut ce, mut lse] = [(); 3].map(|()| self.values.clone());
+        let [mut attention, mut ce, mut lse, mut wide] = [(); 4].map(|()| self.values.clone());
+        let [mut loss, mut kl] = [[0f32]; 2];
         let outputs = LossOutputs {
+            loss: self.flags[3].then(|| self.shapes[8].view_mut(&mut loss, [1])).transpose()?,
+            kl: self.flags[4].then(|| self.shapes[9].view_mut(&mut kl, [1])).transpose()?,
+            logits_f32: (!self.flags[0] && self.flags[5])
+                .then(|| self.shapes[10].view_mut(&mut wide, [b, r, c]))
+                .transpose()?,
             logits: self.flags[0].then(|| self.shapes[4].view_mut(&mut logits, [b, r, c])).transpose()?,
             attention: self.flags[1].then(|| self.shapes[5].view_mut(&mut attention, [b, r])).transpose()?,
             per_mixture: Some(self.shapes[6].view_mut(&mut ce, [r, n])?),
             log_sum_exp: Some(self.shapes[7].view_mut(&mut lse, [r, n])?),
         };
-        outcomes.add(cpu::loss_workspace_bytes(&self.mixing, &input, &options, &outputs));
-        let mut workspace = vec![0; self.workspace];
-        outcomes.add(cpu::loss_into(&self.mixing, &input, &options, self.upstream, outputs, &mut workspace));
+        let mut call = LossCall { columns, input, options, upstream: self.upstream()?, outputs };
+        outcomes.add(cpu::loss_workspace(&call));
+        outcomes.add(cpu::loss_into(&mut call, &mut vec![0; self.workspace]));
         Ok(())
     }
 
@@ -240,8 +308,9 @@ impl Arguments {
             false => None,
         };
         let features = self.shapes[8].view(stored, [b, r, d])?;
-        let input = MixInput { features, targets, attention: self.attention()?, weights: self.weights()? };
-        outcomes.add(cpu::mix_forward(&self.mixing, &input));
+        let (input, columns) =
+            (MixInput { features, targets, attention: self.attention()? }, self.columns()?);
+        outcomes.add(cpu::mix(columns, &input));
         let (mut mixed, mut mixed_targets) = (stored.to_vec(), self.values.clone());
         let outputs = MixOutputs {
             features: self.shapes[9].view_mut(&mut mixed, [n, r, d])?,
@@ -249,35 +318,48 @@ impl Arguments {
                 .then(|| self.shapes[10].view_mut(&mut mixed_targets, [n, r, c]))
                 .transpose()?,
         };
-        outcomes.add(cpu::mix_forward_workspace_bytes(&self.mixing, &input));
+        let mut call = MixCall { columns, input, outputs };
+        outcomes.add(cpu::mix_workspace(&call));
         let mut workspace = vec![0; self.workspace];
-        outcomes.add(cpu::mix_forward_into(&self.mixing, &input, outputs, &mut workspace));
+        outcomes.add(cpu::mix_into(&mut call, &mut workspace));
         let gradients = MixedGradients {
             features: self.shapes[11].view(stored, [n, r, d])?,
             targets: self.flags[5].then(|| self.shapes[12].view(&self.values, [n, r, c])).transpose()?,
         };
-        outcomes.add(cpu::mix_backward(&self.mixing, &input, &gradients));
+        outcomes.add(cpu::mix_backward(columns, &input, &gradients));
         let (mut d_features, mut d_targets) = (stored.to_vec(), self.values.clone());
         let outputs = MixBackwardOutputs {
             features: Some(self.shapes[13].view_mut(&mut d_features, [b, r, d])?),
             targets: self.flags[4].then(|| self.shapes[14].view_mut(&mut d_targets, [b, c])).transpose()?,
             attention: None,
         };
-        outcomes.add(cpu::mix_backward_workspace_bytes(&self.mixing, &input, &outputs));
-        outcomes.add(cpu::mix_backward_into(&self.mixing, &input, &gradients, outputs, &mut workspace));
+        let mut call = MixBackwardCall { columns, input, gradients, outputs };
+        outcomes.add(cpu::mix_backward_workspace(&call));
+        outcomes.add(cpu::mix_backward_into(&mut call, &mut workspace));
         Ok(())
     }
 
     fn weights_op(&self, outcomes: &mut Outcomes) -> Result<(), Error> {
         let [b, r, _, _, n] = self.sizes;
-        let input = WeightsInput { b, r, attention: self.attention()?, weights: self.weights()? };
-        outcomes.add(cpu::weights(&self.mixing, &input));
-        outcomes.add(cpu::weights_workspace_bytes(&self.mixing, &input));
-        let (mut matrix, mut mass, mut workspace) =
-            (self.values.clone(), self.values.clone(), vec![0; self.workspace]);
-        let matrix = self.shapes[15].view_mut(&mut matrix, [r, b, n])?;
+        let (input, columns) = (WeightsInput { b, r, attention: self.attention()? }, self.columns()?);
+        outcomes.add(cpu::weights(columns, &input));
+        let (mut matrix, mut mass) = (self.values.clone(), self.values.clone());
+        let matrix = Some(self.shapes[15].view_mut(&mut matrix, [r, b, n])?);
         let mass = Some(self.shapes[14].view_mut(&mut mass, [r, n])?);
-        outcomes.add(cpu::weights_into(&self.mixing, &input, matrix, mass, &mut workspace));
+        let mut call = WeightsCall { columns, input, outputs: WeightsOutputs { matrix, mass } };
+        outcomes.add(cpu::weights_workspace(&call));
+        outcomes.add(cpu::weights_into(&mut call, &mut vec![0; self.workspace]));
+        Ok(())
+    }
+
+    fn scale<T: Element>(&self, stored: &[T], outcomes: &mut Outcomes) -> Result<(), Error> {
+        let [b, r, _, c, _] = self.sizes;
+        let mut out = self.values.clone();
+        outcomes.add(cpu::scale_into(&mut ScaleCall {
+            gradient: self.shapes[3].view(stored, [b, r, c])?,
+            upstream: self.upstream()?,
+            out: self.shapes[4].view_mut(&mut out, [b, r, c])?,
+        }));
         Ok(())
     }
 
@@ -288,23 +370,29 @@ impl Arguments {
         let options = AttentionOptions { query, normalise };
         let classifier = match self.flags[0] != (self.flags[2] && self.flags[3] && self.flags[4]) {
             true => {
-                Some(Classifier { rows: self.shapes[3].view(&self.values, [c, d])?, labels: &self.labels })
+                let (rows, labels) =
+                    (self.shapes[3].view(stored, [c, d])?, self.labels.given(&self.shapes[16])?);
+                Some(Classifier { rows, labels })
             }
             false => None,
         };
         let input = AttentionInput { features: self.shapes[8].view(stored, [b, r, d])?, classifier };
-        outcomes.add(cpu::attention_forward(&input, &options));
-        outcomes.add(cpu::attention_workspace_bytes(&input, &options));
+        outcomes.add(cpu::attention(&input, &options));
         let d_maps = self.shapes[9].view(&self.values, [b, r])?;
         outcomes.add(cpu::attention_backward(&input, &options, &d_maps));
         let (mut maps, mut d_features) = (self.values.clone(), stored.to_vec());
         let mut workspace = vec![0; self.workspace];
-        let out = self.shapes[10].view_mut(&mut maps, [b, r])?;
-        outcomes.add(cpu::attention_forward_into(&input, &options, out, &mut workspace));
-        let out = self.shapes[11].view_mut(&mut d_features, [b, r, d])?;
-        let mut d_rows = self.values.clone();
-        let rows = self.flags[6].then(|| self.shapes[12].view_mut(&mut d_rows, [c, d])).transpose()?;
-        outcomes.add(cpu::attention_backward_into(&input, &options, &d_maps, out, rows, &mut workspace));
+        let maps = self.shapes[10].view_mut(&mut maps, [b, r])?;
+        let mut call = AttentionCall { input, options, maps };
+        outcomes.add(cpu::attention_workspace(&call));
+        outcomes.add(cpu::attention_into(&mut call, &mut workspace));
+        let features = self.shapes[11].view_mut(&mut d_features, [b, r, d])?;
+        let mut d_rows = stored.to_vec();
+        let classifier = self.flags[6].then(|| self.shapes[12].view_mut(&mut d_rows, [c, d])).transpose()?;
+        let outputs = AttentionOutputs { features, classifier };
+        let mut call = AttentionBackwardCall { input, options, d_maps, outputs };
+        outcomes.add(cpu::attention_backward_workspace(&call));
+        outcomes.add(cpu::attention_backward_into(&mut call, &mut workspace));
         Ok(())
     }
 
@@ -314,6 +402,7 @@ impl Arguments {
             self.loss(&stored, outcomes),
             self.mix(&stored, outcomes),
             self.weights_op(outcomes),
+            self.scale(&stored, outcomes),
             self.attention_ops(&stored, outcomes),
         ];
         results.into_iter().for_each(|result| outcomes.add(result));

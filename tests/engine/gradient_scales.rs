@@ -1,29 +1,29 @@
 //! How small and how large gradients get: what the documentation says of it.
 
 use half::f16;
-use multimix::cpu::{self, LossGradients, LossInput, MixInput, MixedGradients, Targets};
-use multimix::device::Storage;
-use multimix::{Alpha, Device, LossOptions, Mixing, Reduction, View};
+use multimix::{
+    Alpha, Device, Element, LossInput, LossOptions, MixInput, MixedGradients, Mixing, Reduction, Targets,
+    View, Want, cpu,
+};
 
 /// b, r, c of a 7x7 map and 200 classes.
 const SIZES: [usize; 3] = [128, 49, 200];
 
 /// Loss and dS of logits that f16 holds.
-fn gradients<T: Storage>(upstream: f32) -> (f32, Vec<f32>) {
+fn gradients<T: Element>(upstream: f32) -> (f32, Vec<f32>) {
     let [b, r, c] = SIZES;
     let logits: Vec<T> =
         (0..b * r * c).map(|x| T::from_f32(f16::from_f32((x as f32 * 0.7).sin()).to_f32())).collect();
     let labels: Vec<u32> = (0..b as u32).collect();
     let input = LossInput {
         logits: View::new(&logits, SIZES).unwrap(),
-        targets: Targets::Labels(&labels),
+        targets: Targets::labels(&labels),
         attention: None,
-        weights: None,
     };
     let mixing = Mixing::dirichlet(32, Alpha::PAPER).seed(1);
-    let (loss, LossGradients { logits, .. }) =
-        Device::Cpu.loss_forward_backward(&mixing, &input, &LossOptions::default(), upstream).unwrap();
-    (loss.value, logits.iter().map(|x| x.to_f32()).collect())
+    let want = Want::Gradients(upstream);
+    let loss = Device::Cpu.loss(&mixing, &input, &LossOptions::default(), want).unwrap();
+    (loss.value, loss.logits.unwrap().iter().map(|x| x.to_f32()).collect())
 }
 
 fn largest(x: &[f32]) -> f32 {
@@ -54,7 +54,7 @@ fn gradients_of_attention_explode_at_small_alpha_but_under_the_default_reduction
     let labels: Vec<u32> = (0..b as u32).map(|i| i % 5).collect();
     let logits = View::new(&logits, [b, r, c]).unwrap();
     let attention = Some(View::new(&attention, [b, r]).unwrap());
-    let input = LossInput { logits, targets: Targets::Labels(&labels), attention, weights: None };
+    let input = LossInput { logits, targets: Targets::labels(&labels), attention };
     let upstream = vec![1.0 / (n * r) as f32; n * r * c];
     let upstream = MixedGradients { features: View::new(&upstream, [n, r, c]).unwrap(), targets: None };
     // Over 20 steps: of the loss under both reductions, and of mixing.
@@ -64,11 +64,12 @@ fn gradients_of_attention_explode_at_small_alpha_but_under_the_default_reduction
     };
     let of_loss = |alpha, reduction| {
         let options = LossOptions { reduction, detach_attention: false, ..LossOptions::default() };
-        let gradient = |mixing: &Mixing| cpu::loss_backward(mixing, &input, &options, 1.0).unwrap().attention;
+        let gradient =
+            |mixing: &Mixing| cpu::loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap().attention;
         over_steps(alpha, &gradient)
     };
     let of_mixing = |alpha| {
-        let input = MixInput { features: logits, targets: None, attention, weights: None };
+        let input = MixInput { features: logits, targets: None, attention };
         over_steps(alpha, &|mixing| cpu::mix_backward(mixing, &input, &upstream).unwrap().attention)
     };
     assert!(of_loss(0.1, Reduction::AttentionWeighted) < 1.0);

@@ -10,6 +10,7 @@ mod errors_proptest;
 mod extremes;
 mod gradient_scales;
 mod memory;
+mod parts;
 mod readme;
 mod reference;
 mod sampler;

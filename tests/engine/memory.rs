@@ -5,9 +5,12 @@
 //!
 //! The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a million mixtures.
 
-use multimix::cpu::{self, AttentionInput, LossInput, LossOutputs, MixBackwardOutputs, MixInput, MixOutputs};
-use multimix::cpu::{MixedGradients, Targets, WeightsInput};
-use multimix::{Alpha, AttentionOptions, Error, LossOptions, Mixing, View, ViewMut};
+use multimix::{
+    Alpha, AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOptions, AttentionOutputs, Error,
+    ErrorKind, LossCall, LossInput, LossOptions, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall,
+    MixInput, MixOutputs, MixedGradients, Mixing, Targets, View, ViewMut, Want, WeightsCall, WeightsInput,
+    WeightsOutputs, cpu,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -55,20 +58,19 @@ fn peak_of_loss([b, r, c]: [usize; 3], n: usize) -> usize {
     let labels: Vec<u32> = (0..b as u32).map(|i| i % c as u32).collect();
     let input = LossInput {
         logits: View::new(&logits, [b, r, c]).unwrap(),
-        targets: Targets::Labels(&labels),
+        targets: Targets::labels(&labels),
         attention: Some(View::new(&attention, [b, r]).unwrap()),
-        weights: None,
     };
     let options = LossOptions { detach_attention: false, ..LossOptions::default() };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let run = |n| {
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
-        pool.install(|| cpu::loss_forward_backward(&mixing, &input, &options, 1.0).unwrap())
+        pool.install(|| cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap())
     };
     run(n.min(20_000)); // what threads and the product's library allocate once
     let start = Instant::now();
-    let ((loss, gradients), peak) = peak_of(|| run(n));
-    assert!(loss.value.is_finite() && gradients.logits.iter().all(|x| x.is_finite()));
+    let (loss, peak) = peak_of(|| run(n));
+    assert!(loss.value.is_finite() && loss.logits.unwrap().iter().all(|x| x.is_finite()));
     println!(
         "b {b}, r {r}, c {c}, n {n}: {peak} bytes at most, {:.2?}, loss {}",
         start.elapsed(),
@@ -110,7 +112,7 @@ fn check_workspace(name: &str, wanted: usize, mut call: impl FnMut(&mut [u8]) ->
     assert_eq!(memory[0], 0xa5, "{name} wrote before its workspace");
     let mut short = vec![0u8; wanted - 1];
     let error = call(&mut short).unwrap_err();
-    let Error::Workspace { given, wanted: asked, .. } = error else { panic!("{name}: {error}") };
+    let ErrorKind::Workspace { given, wanted: asked } = error.kind else { panic!("{name}: {error}") };
     assert_eq!((given, asked), (wanted - 1, wanted), "{name}");
     call(&mut []).unwrap_err();
 }
@@ -135,31 +137,23 @@ fn loss_workspace() {
     let (logits, attention, labels) = (vec![0.5f32; b * r * c], vec![0.25f32; b * r], vec![3u32; b]);
     let input = LossInput {
         logits: View::new(&logits, [b, r, c]).unwrap(),
-        targets: Targets::Labels(&labels),
+        targets: Targets::labels(&labels),
         attention: Some(View::new(&attention, [b, r]).unwrap()),
-        weights: None,
     };
     let options = LossOptions { detach_attention: false, kl: true, ..LossOptions::default() };
     let mixing = Mixing::dirichlet(n, Alpha::PAPER);
     let (mut d_logits, mut d_attention) = (vec![0f32; b * r * c], vec![0f32; b * r]);
-    let mut with_outputs = |work: &mut dyn FnMut(LossOutputs<'_, f32>) -> Result<(), Error>| {
-        work(LossOutputs {
-            logits: Some(ViewMut::new(&mut d_logits, [b, r, c]).unwrap()),
-            attention: Some(ViewMut::new(&mut d_attention, [b, r]).unwrap()),
-            ..LossOutputs::default()
-        })
+    let [mut loss, mut kl] = [[0f32]; 2];
+    let outputs = LossOutputs {
+        loss: Some(ViewMut::new(&mut loss, [1]).unwrap()),
+        kl: Some(ViewMut::new(&mut kl, [1]).unwrap()),
+        logits: Some(ViewMut::new(&mut d_logits, [b, r, c]).unwrap()),
+        attention: Some(ViewMut::new(&mut d_attention, [b, r]).unwrap()),
+        ..LossOutputs::default()
     };
-    let mut wanted = 0;
-    with_outputs(&mut |outputs| {
-        wanted = cpu::loss_workspace_bytes(&mixing, &input, &options, &outputs)?;
-        Ok(())
-    })
-    .unwrap();
-    check_workspace("loss_into", wanted, |workspace| {
-        with_outputs(&mut |outputs| {
-            cpu::loss_into(&mixing, &input, &options, 1.0, outputs, workspace).map(|_| ())
-        })
-    });
+    let mut call = LossCall { columns: mixing.into(), input, options, upstream: 1.0.into(), outputs };
+    let wanted = cpu::loss_workspace(&call).unwrap();
+    check_workspace("loss_into", wanted, |workspace| cpu::loss_into(&mut call, workspace));
 }
 
 fn mix_workspace() {
@@ -170,46 +164,35 @@ fn mix_workspace() {
         features: View::new(&features, [b, r, d]).unwrap(),
         targets: None,
         attention: Some(View::new(&attention, [b, r]).unwrap()),
-        weights: None,
     };
-    let mixing = Mixing::dirichlet(n, Alpha::Fixed(0.7));
+    let columns = Mixing::dirichlet(n, Alpha::Fixed(0.7)).into();
     let mut mixed = vec![0f32; n * r * d];
-    let wanted = cpu::mix_forward_workspace_bytes(&mixing, &input).unwrap();
-    check_workspace("mix_forward_into", wanted, |workspace| {
-        let features = ViewMut::new(&mut mixed, [n, r, d])?;
-        cpu::mix_forward_into(&mixing, &input, MixOutputs { features, targets: None }, workspace)
-    });
+    let outputs = MixOutputs { features: ViewMut::new(&mut mixed, [n, r, d]).unwrap(), targets: None };
+    let mut call = MixCall { columns, input, outputs };
+    let wanted = cpu::mix_workspace(&call).unwrap();
+    check_workspace("mix_into", wanted, |workspace| cpu::mix_into(&mut call, workspace));
     let (mut d_features, mut d_attention) = (vec![0f32; b * r * d], vec![0f32; b * r]);
     let gradients = MixedGradients { features: View::new(&d_mixed, [n, r, d]).unwrap(), targets: None };
-    let wanted = {
-        let outputs = MixBackwardOutputs {
-            features: Some(ViewMut::new(&mut d_features, [b, r, d]).unwrap()),
-            targets: None,
-            attention: Some(ViewMut::new(&mut d_attention, [b, r]).unwrap()),
-        };
-        cpu::mix_backward_workspace_bytes(&mixing, &input, &outputs).unwrap()
+    let outputs = MixBackwardOutputs {
+        features: Some(ViewMut::new(&mut d_features, [b, r, d]).unwrap()),
+        targets: None,
+        attention: Some(ViewMut::new(&mut d_attention, [b, r]).unwrap()),
     };
-    check_workspace("mix_backward_into", wanted, |workspace| {
-        let outputs = MixBackwardOutputs {
-            features: Some(ViewMut::new(&mut d_features, [b, r, d])?),
-            targets: None,
-            attention: Some(ViewMut::new(&mut d_attention, [b, r])?),
-        };
-        cpu::mix_backward_into(&mixing, &input, &gradients, outputs, workspace)
-    });
+    let mut call = MixBackwardCall { columns, input, gradients, outputs };
+    let wanted = cpu::mix_backward_workspace(&call).unwrap();
+    check_workspace("mix_backward_into", wanted, |workspace| cpu::mix_backward_into(&mut call, workspace));
 }
 
 fn weights_workspace() {
     let [b, r, _, _, n] = SIZES;
     let attention = vec![0.25f32; b * r];
-    let attention = Some(View::new(&attention, [b, r]).unwrap());
-    let input = WeightsInput { b, r, attention, weights: None };
-    let mixing = Mixing::dirichlet(n, Alpha::PAPER);
+    let input = WeightsInput { b, r, attention: Some(View::new(&attention, [b, r]).unwrap()) };
     let mut matrix = vec![0f32; r * b * n];
-    let wanted = cpu::weights_workspace_bytes(&mixing, &input).unwrap();
-    check_workspace("weights_into", wanted, |workspace| {
-        cpu::weights_into(&mixing, &input, ViewMut::new(&mut matrix, [r, b, n])?, None, workspace)
-    });
+    let matrix = Some(ViewMut::new(&mut matrix, [r, b, n]).unwrap());
+    let columns = Mixing::dirichlet(n, Alpha::PAPER).into();
+    let mut call = WeightsCall { columns, input, outputs: WeightsOutputs { matrix, mass: None } };
+    let wanted = cpu::weights_workspace(&call).unwrap();
+    check_workspace("weights_into", wanted, |workspace| cpu::weights_into(&mut call, workspace));
 }
 
 fn attention_workspace() {
@@ -218,13 +201,15 @@ fn attention_workspace() {
     let input = AttentionInput { features: View::new(&features, [b, r, d]).unwrap(), classifier: None };
     let options = AttentionOptions::default();
     let (mut maps, mut d_features) = (vec![0f32; b * r], vec![0f32; b * r * d]);
+    let mut call = AttentionCall { input, options, maps: ViewMut::new(&mut maps, [b, r]).unwrap() };
+    let wanted = cpu::attention_workspace(&call).unwrap();
+    check_workspace("attention_into", wanted, |workspace| cpu::attention_into(&mut call, workspace));
+    let features = ViewMut::new(&mut d_features, [b, r, d]).unwrap();
+    let outputs = AttentionOutputs { features, classifier: None };
     let d_maps = View::new(&d_maps, [b, r]).unwrap();
-    let wanted = cpu::attention_workspace_bytes(&input, &options).unwrap();
-    check_workspace("attention_forward_into", wanted, |workspace| {
-        cpu::attention_forward_into(&input, &options, ViewMut::new(&mut maps, [b, r])?, workspace)
-    });
+    let mut call = AttentionBackwardCall { input, options, d_maps, outputs };
+    let wanted = cpu::attention_backward_workspace(&call).unwrap();
     check_workspace("attention_backward_into", wanted, |workspace| {
-        let out = ViewMut::new(&mut d_features, [b, r, d])?;
-        cpu::attention_backward_into(&input, &options, &d_maps, out, None, workspace)
+        cpu::attention_backward_into(&mut call, workspace)
     });
 }

@@ -95,7 +95,7 @@ fn loss(
 
 /// Λ (r, b, n).
 fn drawn(mixing: &multimix::Mixing, b: usize, r: usize) -> Vec<f32> {
-    let input = multimix::cpu::WeightsInput { b, r, attention: None, weights: None };
+    let input = multimix::WeightsInput { b, r, attention: None };
     multimix::cpu::weights(mixing, &input).unwrap().matrix
 }
 
@@ -120,28 +120,26 @@ fn cross_entropies(scores: &[f64], targets: &[f64], c: usize) -> Vec<f64> {
 #[test]
 fn cpu() -> Result<()> {
     // README
-    use multimix::cpu::{self, LossInput, Targets};
-    use multimix::{Alpha, LossOptions, Mixing, View};
+    use multimix::{Alpha, LossInput, LossOptions, Mixing, Targets, View, Want, cpu};
 
     let (b, r, c) = (4, 9, 3);
     let logits = vec![0.5f32; b * r * c]; // your classifier on every unmixed feature
     let attention = vec![1.0f32; b * r];
     let input = LossInput {
         logits: View::new(&logits, [b, r, c])?,
-        targets: Targets::Labels(&[0, 1, 2, 0]),
+        targets: Targets::labels(&[0u8, 1, 2, 0]),
         attention: Some(View::new(&attention, [b, r])?),
-        weights: None,
     };
     let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
-    // gradients.logits is dS (b, r, c): hand it to your autograd.
-    let (loss, gradients) = cpu::loss_forward_backward(&mixing, &input, &LossOptions::default(), 1.0)?;
+    // loss.logits is dS (b, r, c): hand it to your autograd.
+    let loss = cpu::loss(&mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
     assert!((loss.value - 3f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
     // end
     assert_shown(include_str!("readme.rs"), "cpu");
     let matrix = mix_matrix(&drawn(&mixing, b, r), &vec![1.0; b * r], [b, r, 1000]);
     let (value, d_logits) = self::loss(&vec![0.5; b * r * c], &[0, 1, 2, 0], &matrix, [b, r, 1000, c]);
     assert_near(&[loss.value.into()], &[value]);
-    assert_near(&gradients.logits.iter().map(|&x| x.into()).collect::<Vec<f64>>(), &d_logits);
+    assert_near(&loss.logits.unwrap().iter().map(|&x| x.into()).collect::<Vec<f64>>(), &d_logits);
     Ok(())
 }
 

@@ -7,10 +7,13 @@ use std::path::PathBuf;
 /// Differences that are shown.
 const SHOWN: usize = 10;
 
-/// What a file holds: keys with values, in order. Lines that begin with `#` are for readers.
+/// Keys with values, in order.
+pub type Entries = Vec<(String, String)>;
+
+/// What a file holds. Lines that begin with `#` are for readers.
 pub struct Record {
     pub header: Vec<String>,
-    pub entries: Vec<(String, String)>,
+    pub entries: Entries,
 }
 
 impl Record {

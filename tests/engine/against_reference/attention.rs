@@ -11,7 +11,7 @@ pub fn check<T: Element>(Case { problem, exact, .. }: &Case<T>, ledger: &mut Led
     let (sizes, options, about) = (problem.sizes, problem.attention_options, &problem.name);
     let (maps, gradients) = (problem.attention_on_cpu(), problem.attention_backward_on_cpu());
     let (input, d_maps) = (problem.attention_input(), problem.d_attention.view());
-    assert_eq!(cpu::attention_forward(&input, &options).unwrap(), maps, "{about}");
+    assert_eq!(cpu::attention(&input, &options).unwrap(), maps, "{about}");
     assert_eq!(cpu::attention_backward(&input, &options, &d_maps).unwrap(), gradients, "{about}");
     let (expected, expected_gradients) = exact.attend(options, &problem.d_attention.exact());
     let (features, rows) = (problem.features.floats(), problem.classifier.floats());
@@ -31,7 +31,8 @@ pub fn check<T: Element>(Case { problem, exact, .. }: &Case<T>, ledger: &mut Led
     ledger.enter_stored::<T>(&name("dZ"), about, &sample);
     assert_eq!(gradients.classifier.is_some(), problem.is_cam());
     if let (Some(engine), Some(reference)) = (&gradients.classifier, &expected_gradients.classifier) {
-        let sample = Sample { engine, reference, plain: &plain.classifier, tracked: &tracked.classifier };
-        ledger.enter(&name("dW"), about, &sample);
+        let (plain, tracked) = (&plain.classifier, &tracked.classifier);
+        let sample = Sample { engine: &floats(engine), reference, plain, tracked };
+        ledger.enter_stored::<T>(&name("dW"), about, &sample);
     }
 }

@@ -1,6 +1,6 @@
 //! The loss: its value, KL, what it gives per mixture, and the gradients dS and da.
 
-use multimix::{Element, cpu};
+use multimix::{Element, Loss, Want, cpu};
 
 use super::Case;
 use crate::support::measure::{Ledger, Sample, floats};
@@ -8,13 +8,13 @@ use crate::support::real::Tracked;
 
 pub fn check<T: Element>(Case { problem, exact, plain: inputs }: &Case<T>, ledger: &mut Ledger) {
     let (engine, name, upstream) = (problem.loss_on_cpu(), &problem.name, problem.upstream);
-    let (mixing, input, options) = (&problem.mixing, problem.loss_input(), &problem.options);
-    let alone = cpu::loss_backward(mixing, &input, options, upstream).unwrap();
-    // The forward pass alone may be cut into other tiles.
-    let (both, allocated) = cpu::loss_forward_backward(mixing, &input, options, upstream).unwrap();
-    assert_eq!(both, cpu::Loss { value: engine.value, kl: engine.kl }, "{name}");
-    assert_eq!(allocated, alone, "{name}");
-    assert_eq!((&allocated.logits, &allocated.attention), (&engine.logits, &engine.attention), "{name}");
+    let (columns, input, options) = (problem.columns(), problem.loss_input(), &problem.options);
+    let allocated = cpu::loss(columns, &input, options, Want::Gradients(upstream)).unwrap();
+    let (logits, attention) = (Some(engine.logits.clone()), engine.attention.clone());
+    let wanted = Loss { value: engine.value, kl: engine.kl, logits, logits_f32: None, attention };
+    assert_eq!(allocated, wanted, "{name}");
+    let alone = cpu::loss(columns, &input, options, Want::Loss).unwrap();
+    assert_eq!(alone, Loss { logits: None, attention: None, ..allocated }, "{name}");
 
     let (loss, gradient) = exact.loss(problem.soft.is_some(), problem.options, upstream.into());
     let plain = inputs.loss(&inputs.mix::<f32>(), options.reduction, upstream);

@@ -9,7 +9,7 @@ use crate::support::strided::Strided;
 
 pub fn check_forward<T: Element>(Case { problem, exact, plain: inputs }: &Case<T>, ledger: &mut Ledger) {
     let (engine, name) = (problem.mix_on_cpu(), &problem.name);
-    assert_eq!(cpu::mix_forward(&problem.mixing, &problem.mix_input()).unwrap(), engine, "{name}");
+    assert_eq!(cpu::mix(problem.columns(), &problem.mix_input()).unwrap(), engine, "{name}");
     let mixed = reference::mix(&problem.sizes, &exact.mix_inputs(problem.soft.is_some())).unwrap();
     let (plain, tracked) = (inputs.mix::<f32>(), inputs.mix::<Tracked>());
     let sample = Sample {
@@ -18,19 +18,19 @@ pub fn check_forward<T: Element>(Case { problem, exact, plain: inputs }: &Case<T
         plain: &inputs.mixed_features(&plain),
         tracked: &inputs.mixed_features(&tracked),
     };
-    ledger.enter_stored::<T>("mix_forward: features", name, &sample);
+    ledger.enter_stored::<T>("mix: features", name, &sample);
     let sample = Sample {
         engine: &engine.targets.unwrap(),
         reference: &mixed.targets,
         plain: &inputs.mixed_targets(&plain),
         tracked: &inputs.mixed_targets(&tracked),
     };
-    ledger.enter("mix_forward: targets", name, &sample);
+    ledger.enter("mix: targets", name, &sample);
 }
 
 pub fn check_backward<T: Element>(Case { problem, exact, plain: inputs }: &Case<T>, ledger: &mut Ledger) {
     let (engine, name) = (problem.mix_backward_on_cpu(), &problem.name);
-    let allocated = cpu::mix_backward(&problem.mixing, &problem.mix_input(), &problem.mixed_gradients());
+    let allocated = cpu::mix_backward(problem.columns(), &problem.mix_input(), &problem.mixed_gradients());
     assert_eq!(allocated.unwrap(), engine, "{name}");
     let d_mixed = problem.d_mixed.floats();
     let d_targets = problem.d_mixed_targets.as_ref().map(Strided::floats);

@@ -9,7 +9,7 @@ use crate::support::real::Tracked;
 pub fn check<T: Element>(Case { problem, exact, plain }: &Case<T>, ledger: &mut Ledger) {
     let (n, name) = (problem.sizes.n, &problem.name);
     let engine = problem.weights_on_cpu();
-    assert_eq!(cpu::weights(&problem.mixing, &problem.weights_input()).unwrap(), engine, "{name}");
+    assert_eq!(cpu::weights(problem.columns(), &problem.weights_input()).unwrap(), engine, "{name}");
     let mix = reference::mix_matrix(&problem.sizes, &exact.weights, exact.attention()).unwrap();
     let (plain, tracked) = (plain.mix::<f32>(), plain.mix::<Tracked>());
     let sample = Sample {

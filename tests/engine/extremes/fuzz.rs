@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use multimix::reference::Sizes;
 use multimix::{
     Alpha, AttentionOptions, Element, EmptyMaps, Factor, LossOptions, Mixing, Normalise, Query, Reduction,
-    candle, cpu,
+    Want, candle, cpu,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -39,20 +39,21 @@ fn sizes(rng: &mut ChaCha8Rng) -> Sizes {
     }
 }
 
-fn mixing(rng: &mut ChaCha8Rng, n: usize) -> Mixing {
+/// How columns are drawn, and whether there are explicit weights in their place.
+fn mixing(rng: &mut ChaCha8Rng, n: usize) -> (Mixing, bool) {
     let alpha = match rng.random_range(0..4) {
         0 => Alpha::PAPER,
         1 => Alpha::Uniform { lo: 1e-3, hi: 1e3 },
         _ => Alpha::Fixed([1e-3, 0.02, 0.5, 1.0, 1.7, 1e3][rng.random_range(0..6)]),
     };
-    let mixing = match rng.random_range(0..4) {
+    let kind = rng.random_range(0..4);
+    let mixing = match kind {
         0 => Mixing::pair(n, alpha, Factor::PerBatch),
         1 => Mixing::pair(n, alpha, Factor::PerColumn),
-        2 => Mixing::explicit(n),
         _ => Mixing::dirichlet(n, alpha),
     };
     let empty = if rng.random_bool(0.5) { EmptyMaps::Uniform } else { EmptyMaps::LeaveOut };
-    mixing.seed(rng.random()).step(rng.random()).empty_maps(empty)
+    (mixing.seed(rng.random()).step(rng.random()).empty_maps(empty), kind == 2)
 }
 
 /// Weights of every magnitude, with zeros, and in each column at least one that is not.
@@ -84,8 +85,7 @@ fn problem<T: Element>(mut own: ChaCha8Rng) -> Problem<T> {
     let rng = &mut own;
     let sizes = sizes(rng);
     let Sizes { b, r, d, c, n } = sizes;
-    let mixing = mixing(rng, n);
-    let explicit = matches!(mixing.generator, multimix::Generator::Explicit);
+    let (mixing, explicit) = mixing(rng, n);
     let positions = if rng.random_bool(0.3) { 1 } else { r };
     let masked = if rng.random_bool(0.3) { rng.random_range(0.0..0.6) } else { 0.0 };
     let scales: [Scale; 7] = std::array::from_fn(|_| Scale::random(rng));
@@ -99,7 +99,7 @@ fn problem<T: Element>(mut own: ChaCha8Rng) -> Problem<T> {
         value.min(1e3)
     };
     Problem {
-        name: format!("{sizes:?}, {mixing:?}"),
+        name: format!("{sizes:?}, {mixing:?}, explicit {explicit}"),
         sizes,
         mixing,
         logits: array(rng, [b, r, c], logit),
@@ -180,7 +180,8 @@ fn loss<T: Element>(problem: &Problem<T>) {
     check("da of the loss", &with.attention.unwrap_or_default());
     check("CE", &with.per_mixture);
     check("log-sum-exp", &with.log_sum_exp);
-    let alone = cpu::loss_forward(&problem.mixing, &problem.loss_input(), &problem.options).unwrap();
+    let (columns, input) = (problem.columns(), problem.loss_input());
+    let alone = cpu::loss(columns, &input, &problem.options, Want::Loss).unwrap();
     assert_eq!(with.value.to_bits(), alone.value.to_bits(), "with gradients and without");
     assert_eq!(with.kl.map(f32::to_bits), alone.kl.map(f32::to_bits), "with gradients and without");
 }
@@ -222,7 +223,10 @@ fn through_candle(problem: &Problem<f32>, dtype: DType, rng: &mut ChaCha8Rng) ->
         Some(weights) => Some(tensor(weights.floats(), &weights.layout.shape)?),
         None => None,
     };
-    let draw = weights.as_ref().map_or(candle::Draw::Mixing(&problem.mixing), candle::Draw::Weights);
+    let draw = match &weights {
+        Some(weights) => candle::Draw::Weights(weights, problem.mixing.empty_maps),
+        None => candle::Draw::Mixing(&problem.mixing),
+    };
     let loss = candle::loss(&logits, &targets, attention, draw, &problem.options)?;
     no_nan("loss", &loss)?;
     let gradients = loss.backward()?;
@@ -303,11 +307,11 @@ fn no_tensors_make_a_candle_op_panic() {
         let rng = &mut ChaCha8Rng::seed_from_u64(!seed << 32 | index);
         let [first, second, third, weights] = std::array::from_fn(|_| any_tensor(rng).unwrap());
         let n = [0, 1, 5][rng.random_range(0..3)];
-        let mixing = mixing(rng, n);
+        let (mixing, _) = mixing(rng, n);
         let attention = rng.random_bool(0.6).then_some(&third);
         let draw = match rng.random_bool(0.5) {
             true => candle::Draw::Mixing(&mixing),
-            false => candle::Draw::Weights(&weights),
+            false => candle::Draw::Weights(&weights, mixing.empty_maps),
         };
         let sizes: [usize; 2] = std::array::from_fn(|_| rng.random_range(0..4));
         let options = AttentionOptions { query: Query::Cam, ..AttentionOptions::default() };

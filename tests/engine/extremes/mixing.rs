@@ -1,8 +1,10 @@
 //! Mixing of values at the ends of f32, and gradients of attention that is all but zero.
 
-use multimix::cpu::{self, LossInput, MixInput, MixTargets, MixedGradients, Targets};
 use multimix::reference::{self, MixInputs, Sizes};
-use multimix::{Alpha, Factor, LossOptions, Mixing, View};
+use multimix::{
+    Alpha, Factor, LossInput, LossOptions, MixInput, MixTargets, MixedGradients, Mixing, Targets, View, Want,
+    cpu,
+};
 
 use crate::support::measure::wide;
 use crate::support::raw::raw_weights;
@@ -19,9 +21,8 @@ fn a_mixture_of_the_largest_number_is_the_largest_number() {
                 classes: 2,
             }),
             attention: None,
-            weights: None,
         };
-        let mixed = cpu::mix_forward(&Mixing::dirichlet(200, Alpha::PAPER), &input).unwrap();
+        let mixed = cpu::mix(&Mixing::dirichlet(200, Alpha::PAPER), &input).unwrap();
         assert!(mixed.features.iter().all(|&z| z * sign >= f32::MAX * 0.999_99), "infinite or too small");
         assert!(mixed.features.iter().chain(&mixed.targets.unwrap()).all(|z| z.is_finite()));
     }
@@ -40,7 +41,6 @@ fn gradients_of_tiny_attention_are_those_of_the_reference() {
             features: View::new(&features, [4, 1, 3]).unwrap(),
             targets: None,
             attention: Some(View::new(&attention, [4, 1]).unwrap()),
-            weights: None,
         };
         let gradients = MixedGradients { features: View::new(&d_mixed, [64, 1, 3]).unwrap(), targets: None };
         let given = cpu::mix_backward(&mixing, &input, &gradients).unwrap().attention.unwrap();
@@ -70,17 +70,14 @@ fn gradients_of_tiny_attention_are_those_of_the_reference() {
 #[test]
 fn gradients_of_the_largest_numbers_cancel() {
     let (features, weights) = ([1.0f32, 1.0], [1.0f32; 512]);
-    let input = MixInput {
-        features: View::new(&features, [1, 1, 2]).unwrap(),
-        targets: None,
-        attention: None,
-        weights: Some(View::new(&weights, [1, 1, 512]).unwrap()),
-    };
+    let input =
+        MixInput { features: View::new(&features, [1, 1, 2]).unwrap(), targets: None, attention: None };
     // dZ = Σ_k dZ̃_k: of the first channel zero, of the second 512 times the largest.
     let mut d_mixed = [f32::MAX; 1024];
     d_mixed[512..].iter_mut().step_by(2).for_each(|d| *d = -f32::MAX);
     let gradients = MixedGradients { features: View::new(&d_mixed, [512, 1, 2]).unwrap(), targets: None };
-    let d = cpu::mix_backward(&Mixing::explicit(512), &input, &gradients).unwrap().features;
+    let weights = View::new(&weights, [1, 1, 512]).unwrap();
+    let d = cpu::mix_backward(weights, &input, &gradients).unwrap().features;
     assert_eq!(d, [0.0, f32::INFINITY]);
 }
 
@@ -90,14 +87,13 @@ fn logits_at_the_end_of_f32_have_a_loss_and_a_gradient() {
     let logits = [f32::MAX, f32::MIN, f32::MAX].repeat(3);
     let input = LossInput {
         logits: View::new(&logits, [3, 1, 3]).unwrap(),
-        targets: Targets::Labels(&[0, 0, 2]),
+        targets: Targets::labels(&[0u32, 0, 2]),
         attention: None,
-        weights: None,
     };
     let (mixing, options) = (Mixing::dirichlet(200, Alpha::PAPER), LossOptions::default());
-    let loss = cpu::loss_forward(&mixing, &input, &options).unwrap().value;
+    let loss = cpu::loss(&mixing, &input, &options, Want::Loss).unwrap().value;
     assert!((loss - 2f32.ln()).abs() < 1e-5 * f32::MAX && loss.is_finite(), "{loss}");
-    let gradient = cpu::loss_backward(&mixing, &input, &options, 1.0).unwrap().logits;
+    let gradient = cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap().logits.unwrap();
     assert!(gradient.iter().all(|d| d.is_finite()) && gradient.iter().any(|&d| d != 0.0), "{gradient:?}");
     for row in gradient.chunks(3) {
         assert!(
@@ -114,9 +110,9 @@ fn soft_targets_without_bound_are_refused_by_name() {
         logits: View::new(&logits, [2, 1, 2]).unwrap(),
         targets: Targets::Soft(View::new(&soft, [2, 2]).unwrap()),
         attention: None,
-        weights: None,
     };
-    let error = cpu::loss_forward(&Mixing::dirichlet(3, Alpha::PAPER), &input, &LossOptions::default());
+    let mixing = Mixing::dirichlet(3, Alpha::PAPER);
+    let error = cpu::loss(&mixing, &input, &LossOptions::default(), Want::Loss);
     let text = error.unwrap_err().to_string();
     assert!(
         text.starts_with("loss: the sum of targets[1, :] is 340282") && text.ends_with("at most 1e6"),

@@ -1,9 +1,8 @@
 //! The engine's weights against the scalar definition of the sampler's contract, bit for bit: draws, sums, settled columns, attention.
 
-use multimix::cpu::{self, WeightsInput};
 use multimix::reference::Sizes;
 use multimix::sampler::{MASSLESS_BELOW, Stream, column_sum, factor, pair, partner};
-use multimix::{Alpha, Factor, Generator, Mixing, View};
+use multimix::{Alpha, Factor, Generator, Mixing, View, WeightsInput, cpu};
 
 use crate::support::raw::raw_weights;
 
@@ -39,7 +38,7 @@ fn compare(mixing: &Mixing, b: usize, r: usize, with_attention: bool) -> (usize,
     let raw = raw_weights(&sizes, mixing, None);
     let maps = attention(b, r);
     let attention = with_attention.then(|| View::new(&maps, [b, r]).unwrap());
-    let given = cpu::weights(mixing, &WeightsInput { b, r, attention, weights: None }).unwrap();
+    let given = cpu::weights(mixing, &WeightsInput { b, r, attention }).unwrap();
     let mut massless = 0;
     for j in 0..r {
         let position: Vec<f32> = (0..b).map(|i| maps[i * r + j]).collect();
@@ -118,7 +117,7 @@ fn pair_weights_are_those_of_the_definition() {
 fn columns_whose_draws_underflow_still_sum_to_one() {
     for alpha in [Alpha::Fixed(1e-3), Alpha::Uniform { lo: 1e-3, hi: 2e-3 }] {
         let (b, n) = (2, 50_000);
-        let input = WeightsInput { b, r: 1, attention: None, weights: None };
+        let input = WeightsInput { b, r: 1, attention: None };
         let given = cpu::weights(&Mixing::dirichlet(n, alpha).seed(5), &input).unwrap();
         let mut ends = 0;
         for k in 0..n {

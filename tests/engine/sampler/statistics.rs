@@ -4,9 +4,8 @@
 //! moments at four and a half standard errors (7e-6): of the hundred or so here, a correct sampler would fail one with
 //! probability about 1e-2 for a seed chosen at random.
 
-use multimix::cpu::{self, WeightsInput};
 use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, pair};
-use multimix::{Alpha, Factor, Mixing};
+use multimix::{Alpha, Factor, Mixing, WeightsInput, cpu};
 use statrs::distribution::{Beta, ContinuousCDF};
 
 use crate::support::statistics::{assert_independent, assert_ks, assert_near, exact_attempt, gamma_cdf};
@@ -48,7 +47,7 @@ fn concentrations_per_column_are_uniform_and_their_draws_gamma() {
 fn columns_have_the_moments_of_the_dirichlet_law() {
     let (b, n) = (5, DRAWS as usize);
     for alpha in [0.05f32, 0.5, 1.0, 1.7, 50.0] {
-        let input = WeightsInput { b, r: 1, attention: None, weights: None };
+        let input = WeightsInput { b, r: 1, attention: None };
         let lambda =
             cpu::weights(&Mixing::dirichlet(n, Alpha::Fixed(alpha)).seed(13), &input).unwrap().matrix;
         let (size, total) = (b as f64, b as f64 * f64::from(alpha));
