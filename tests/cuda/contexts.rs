@@ -173,7 +173,15 @@ fn threads_that_are_refused_are_done_without() {
     assert!(thread::Builder::new().spawn(|| ()).is_err(), "the OS makes such a thread");
     let device = device().unwrap();
     let fresh = device.fresh_engine();
-    let mut calls = Calls::new(&device.stream);
-    calls.compile(Op::Weights, &fresh.on(&device.stream).unwrap()).unwrap();
+    // The virtual GPU, too, has no thread for uploads: of the memory only addresses are looked at.
+    let call = WeightsCall::<f32, Bare> {
+        columns: Mixing::dirichlet(3, Alpha::PAPER).into(),
+        input: WeightsInput { b: 4, r: 1, attention: Some(View::at(0x1000, Layout::contiguous([4, 1]))) },
+        outputs: WeightsOutputs {
+            matrix: Some(ViewMut::at(0x2000, Layout::contiguous([1, 4, 3]))),
+            mass: None,
+        },
+    };
+    fresh.on_bare(device.stream.cu_stream()).compile(&call).unwrap();
     assert_eq!(fresh.report().len(), 2, "the sampler, and what prepares attention");
 }
