@@ -45,7 +45,7 @@
 //! The feature turns on candle's own, which wants `nvcc` and the CUDA toolkit (cuBLAS, cuRAND, cudart) at build time, and links
 //! with them and with the driver, so that a program does not start without. The feature `cuda` alone needs none of that.
 //!
-//! **This link has not run on a real GPU.** The tests of `tests/candle_cuda.rs` passed on the virtual GPU of compute
+//! **This link has not run on a real GPU.** The tests of `tests/cuda/candle.rs` passed on the virtual GPU of compute
 //! capability 8.0 and 9.0, with candle's kernels from nvcc 13.0, and with stand-ins for cuBLAS and cuRAND that give handles and compute
 //! nothing: candle makes these handles with every device, and the virtual GPU cannot run the libraries themselves. Not exercised
 //! are the libraries, hence candle's matrix products beside the ops, convolutions, several streams or devices, and capture in a graph.
