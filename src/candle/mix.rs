@@ -22,7 +22,7 @@ const OP: &str = "mix";
 /// forward drew.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::mix`], and its like on CUDA), tensors on other devices, and types other
+/// Whatever the engine refuses ([`crate::cpu::mix()`], and its like on CUDA), tensors on other devices, and types other
 /// than f32, f16, bf16.
 pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Draw<'a>>) -> Result<Tensor> {
     let draw = draw.into().to_owned(OP)?;
@@ -32,7 +32,7 @@ pub fn mix<'a>(features: &Tensor, attention: Option<&Tensor>, draw: impl Into<Dr
 
 /// Ỹ (n, r, c) in f32, equation (8): what [`mix`] does to features, done to targets with the same draws.
 ///
-/// `targets`: class ids (b) below `classes` of u8, u32 or i64, or rows (b, `classes`) of floats, to which gradients flow.
+/// `targets`: class ids (b) below `classes` of u8, i32, u32 or i64, or rows (b, `classes`) of floats, to which gradients flow.
 /// `positions` is r of the features mixed beside them.
 ///
 /// # Errors
@@ -57,6 +57,9 @@ pub fn mix_targets<'a>(
 /// Rows (b, c) of labels. A label of no class, which a GPU does not refuse, has a row of zeros.
 fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     let Ok(columns) = i64::try_from(classes) else { bail!("{OP}: {classes} classes are more than 2^63 - 1") };
+    if labels.dtype() == DType::I32 && !labels.device().is_cpu() {
+        bail!("{OP}: labels has type I32, which candle does not convert on CUDA; give u8, u32 or i64")
+    }
     let labels = labels.to_dtype(DType::I64)?;
     if labels.device().is_cpu() {
         let labels = labels.to_vec1::<i64>()?;
@@ -85,7 +88,7 @@ pub struct MixMatrix {
 /// on `device`, where attention and explicit weights have to be.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::weights`], and its like on CUDA), and tensors on other devices.
+/// Whatever the engine refuses ([`crate::cpu::weights()`], and its like on CUDA), and tensors on other devices.
 pub fn weights<'a>(
     b: usize,
     r: usize,

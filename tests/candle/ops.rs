@@ -116,6 +116,7 @@ fn soft_targets_and_all_integer_types_agree() -> Result<()> {
     let expected = loss(&labels)?;
     assert_close(&loss(&labels.to_dtype(DType::I64)?)?, &expected, 0.0)?;
     assert_close(&loss(&labels.to_dtype(DType::U8)?)?, &expected, 0.0)?;
+    assert_close(&loss(&labels.to_dtype(DType::I32)?)?, &expected, 0.0)?;
     assert_close(&loss(&one_hot(&labels)?)?, &expected, 1e-6)
 }
 
