@@ -8,25 +8,24 @@
 //! not to be taken for a real driver's. Times are medians with both quartiles, from rounds in which all take turns. Allocations are
 //! those of this process's own code, the virtual driver's left out.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
 #[path = "common/mod.rs"]
-mod measure;
+mod common;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::ffi::{CString, c_void};
 use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
-use common::device::{Device, device};
-use common::nvrtc;
-use measure::{allocations, percentile, time};
+use common::{allocations, percentile, time};
 use multimix::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, result, sys};
-use multimix::cuda::raw::{self, RawColumns, RawLoss, RawLossOutputs, RawTargets, RawView, RawWorkspace};
-use multimix::cuda::{
-    DeviceTargets, DeviceView, DeviceViewMut, LossInput, LossOutputs, Precision, Queue, Upstream,
+use multimix::cuda::{Bare, Queue};
+use multimix::{
+    Alpha, Layout, LossCall, LossInput, LossOptions, LossOutputs, Mixing, Targets, View, ViewMut,
 };
-use multimix::{Alpha, Dtype, LossOptions, Mixing};
+use support::device::{Device, device};
+use support::nvrtc;
 
 /// Shape A at 7 x 7 positions.
 const B: usize = 128;
@@ -69,13 +68,13 @@ fn main() -> ExitCode {
     println!("| one call | µs | quartiles | allocations |\n|---|---|---|---|");
     let mut rows = [
         Row::new("`Queue::loss_into`"),
-        Row::new("raw call"),
+        Row::new("`BareQueue::run`"),
         Row::new("its launches, of an empty kernel"),
         Row::new("the same, the context made current before each"),
     ];
     for _ in 0..ROUNDS {
         rows[0].measure(|| step.typed());
-        rows[1].measure(|| step.raw());
+        rows[1].measure(|| step.bare());
         rows[2].measure(|| (0..launches).for_each(|_| empty.launch(stream)));
         rows[3].measure(|| {
             for _ in 0..launches {
@@ -159,60 +158,55 @@ impl<'a> Step<'a> {
     }
 
     fn typed(&mut self) {
-        let input = LossInput {
-            logits: DeviceView::new(&self.logits, [B, R, C]).unwrap(),
-            targets: DeviceTargets::Labels(DeviceView::new(&self.labels, [B]).unwrap()),
-            attention: Some(DeviceView::new(&self.attention, [B, R]).unwrap()),
-            weights: None,
-        };
-        let outputs = LossOutputs {
-            loss: Some(DeviceViewMut::new(&mut self.loss, [1]).unwrap()),
-            logits: Some(DeviceViewMut::new(&mut self.gradient, [B, R, C]).unwrap()),
-            ..LossOutputs::default()
+        let mut call = LossCall {
+            columns: self.mixing.into(),
+            input: LossInput {
+                logits: View::new(&self.logits, [B, R, C]).unwrap(),
+                targets: Targets::labels(View::new(&self.labels, [B]).unwrap()),
+                attention: Some(View::new(&self.attention, [B, R]).unwrap()),
+            },
+            options: self.options,
+            upstream: 1.0.into(),
+            outputs: LossOutputs {
+                loss: Some(ViewMut::new(&mut self.loss, [1]).unwrap()),
+                logits: Some(ViewMut::new(&mut self.gradient, [B, R, C]).unwrap()),
+                ..LossOutputs::default()
+            },
         };
         let bytes = self.workspace.len();
-        let workspace = &mut DeviceViewMut::new(&mut self.workspace, [bytes]).unwrap();
-        let upstream = Upstream::default();
-        self.queue.loss_into(&self.mixing, &input, &self.options, &upstream, outputs, workspace).unwrap();
+        self.queue.loss_into(&mut call, &mut ViewMut::new(&mut self.workspace, [bytes]).unwrap()).unwrap();
     }
 
-    fn raw(&self) {
+    fn bare(&self) {
         // SAFETY: as below; the stream is alive.
-        unsafe { self.raw_on(self.stream.cu_stream()) }
+        unsafe { self.bare_on(self.stream.cu_stream()) }
     }
 
     /// # Safety
     /// The stream is alive and belongs to the device's context.
-    unsafe fn raw_on(&self, stream: sys::CUstream) {
+    unsafe fn bare_on(&self, stream: sys::CUstream) {
         let pointer = |memory: &CudaSlice<f32>| memory.device_ptr(self.stream).0;
-        let call = RawLoss {
-            columns: RawColumns {
-                mixing: &self.mixing,
-                b: B,
-                r: R,
-                attention: Some(RawView::contiguous(pointer(&self.attention), [B, R])),
-                weights: None,
-                seed_and_step: 0,
+        let labels = View::<u32, 1, Bare>::at(self.labels.device_ptr(self.stream).0, Layout::contiguous([B]));
+        let attention = View::at(pointer(&self.attention), Layout::contiguous([B, R]));
+        let call = LossCall::<f32, Bare> {
+            columns: self.mixing.into(),
+            input: LossInput {
+                logits: View::at(pointer(&self.logits), Layout::contiguous([B, R, C])),
+                targets: Targets::labels(labels),
+                attention: Some(attention),
             },
-            dtype: Dtype::F32,
-            precision: Precision::Exact,
-            options: &self.options,
-            logits: RawView::contiguous(pointer(&self.logits), [B, R, C]),
-            targets: RawTargets::Labels(RawView::contiguous(self.labels.device_ptr(self.stream).0, [B])),
-            factor: 1.0,
-            upstream: 0,
-            outputs: RawLossOutputs {
-                loss: Some(RawView::contiguous(pointer(&self.loss), [1])),
-                logits: Some(RawView::contiguous(pointer(&self.gradient), [B, R, C])),
-                ..RawLossOutputs::default()
-            },
-            workspace: RawWorkspace {
-                pointer: self.workspace.device_ptr(self.stream).0,
-                bytes: self.workspace.len(),
+            options: self.options,
+            upstream: 1.0.into(),
+            outputs: LossOutputs {
+                loss: Some(ViewMut::at(pointer(&self.loss), Layout::contiguous([1]))),
+                logits: Some(ViewMut::at(pointer(&self.gradient), Layout::contiguous([B, R, C]))),
+                ..LossOutputs::default()
             },
         };
+        let workspace = self.workspace.device_ptr(self.stream).0;
+        let workspace = ViewMut::at(workspace, Layout::contiguous([self.workspace.len()]));
         // SAFETY: all memory is this step's own and outlives it; launches run nothing.
-        unsafe { raw::loss(&self.device.engine, stream, &call) }.unwrap();
+        unsafe { self.device.engine.on_bare(stream).run(&call, workspace) }.unwrap();
     }
 
     /// Launches of a call: the nodes of a graph that it is captured into, on a stream that cudarc does not know of.
@@ -223,7 +217,7 @@ impl<'a> Step<'a> {
             ok(sys::cuStreamCreate(&mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32));
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
             ok(sys::cuStreamBeginCapture_v2(stream, mode));
-            self.raw_on(stream);
+            self.bare_on(stream);
             ok(sys::cuStreamEndCapture(stream, &mut graph));
             ok(sys::cuGraphGetNodes(graph, null_mut(), &mut nodes));
             ok(sys::cuGraphDestroy(graph));

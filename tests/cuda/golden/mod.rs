@@ -140,7 +140,9 @@ fn capability(device: &DeviceInfo) -> String {
 fn check_launches(capability: &str, entries: Vec<(String, String)>) -> Result<(), String> {
     let header = format!("Launches of every call on the virtual GPU of capability {capability}; {BLESS}");
     let launches = Record { header: vec![header], entries };
-    launches.check_against(&format!("launches-{capability}.txt"), today)
+    launches.check_against(&format!("launches-{capability}.txt"), |(_, lines)| {
+        *lines = lines.lines().map(|line| today(line) + "\n").collect();
+    })
 }
 
 /// A captured launch as it is called today. Since the files were taken,
@@ -210,6 +212,14 @@ fn lanes() -> String {
     format!("lanes {} of f32 on {}", pulp::Arch::new().dispatch(Lanes), std::env::consts::ARCH)
 }
 
+/// Since the file was taken, the CPU engine takes the classifier of CAM in the type of the features, and gives its gradient so: these
+/// three calls' inputs are others. The code of then gives the same from a classifier rounded to f16, with its gradient rounded after.
+const RETYPED: [(&str, &str); 3] = [
+    ("cpu attention/cam-relu-f16 maps", "9b3bcd6632f082a7"),
+    ("cpu attention-backward/cam-relu-f16 d_features", "5e7353e82da0617a"),
+    ("cpu attention-backward/cam-relu-f16 d_classifier", "007aee02b494a44f"),
+];
+
 fn bits_on_the_cpu() -> Result<(), String> {
     let mut entries = vec![];
     for problem in list::problems() {
@@ -225,5 +235,9 @@ fn bits_on_the_cpu() -> Result<(), String> {
         "by the kernels of gemm; the rest is the same. With other lanes than these nothing is compared. Sums of gemm over many examples".into(),
         "may depend on the caches' sizes too, and softmax on the C library.".into(),
     ];
-    Record { header, entries }.check("cpu.txt")
+    Record { header, entries }.check_against("cpu.txt", |(key, hash)| {
+        if let Some((_, today)) = RETYPED.iter().find(|(name, _)| key == name) {
+            *hash = (*today).into();
+        }
+    })
 }

@@ -59,20 +59,18 @@ impl Record {
 
     /// Writes the file under `MULTIMIX_BLESS=1`, else compares with it.
     pub fn check(&self, file: &str) -> Result<(), String> {
-        self.check_against(file, str::to_owned)
+        self.check_against(file, |_| ())
     }
 
-    /// As [`Record::check`], with each line of the file's values as `today` has it.
-    pub fn check_against(&self, file: &str, today: impl Fn(&str) -> String) -> Result<(), String> {
+    /// As [`Record::check`], with each of the file's keys and values made today's.
+    pub fn check_against(&self, file: &str, today: impl Fn(&mut (String, String))) -> Result<(), String> {
         if std::env::var_os("MULTIMIX_BLESS").is_some_and(|value| value == "1") {
             return std::fs::write(Self::path(file), self.write())
                 .map_err(|error| format!("{file}: {error}"));
         }
         let mut wanted =
             Self::read(file).ok_or_else(|| format!("{file} is not there; MULTIMIX_BLESS=1 writes it"))?;
-        for (_, value) in wanted.entries.iter_mut().filter(|(_, value)| value.ends_with('\n')) {
-            *value = value.lines().map(|line| today(line) + "\n").collect();
-        }
+        wanted.entries.iter_mut().for_each(today);
         let differences = self.differences(&wanted);
         if differences.is_empty() {
             return Ok(());
