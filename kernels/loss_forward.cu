@@ -130,8 +130,8 @@ __device__ __forceinline__ void stage(const Warp &warp, u32 turn, u32 begin, u32
 }
 
 // Adds M_ik, rounded as logits are mixed with it, to the mixed target of label y_i, for the slab's examples whose label lies in
-// the tile: even classes by the lower half of the warp, odd ones by the upper. With the first tile also, to `missing` of the lane's
-// column, that of examples without class, where targets are not added up.
+// the tile: even classes by the lower half of the warp, odd ones by the upper. With the first tile also that of examples without
+// class to `missing` of the lane's column, where targets are not added up.
 __device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 channel, float &missing) {
     const u32 column = lane_id() % COLUMNS, parity = lane_id() / COLUMNS;
     float *row = warp.tile + column * OUT_PITCH;

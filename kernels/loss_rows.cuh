@@ -12,8 +12,8 @@
 #include "loss_tile.cuh"
 #include "math.cuh"
 
-// Targets of labels add up to 1, but for examples without class, which the caller takes off, and for the rounding of 16-bit weights.
-// What these add up to makes the residuals of all classes add up to zero.
+// Targets of labels add up to 1, but for examples without class, which the caller takes off, and for the rounding of 16-bit
+// weights. What these add up to makes the residuals of all classes add up to zero.
 constexpr bool ADDS_TARGETS = TARGETS == SOFT_ROWS || is_16_bit<Number>;
 constexpr bool EXPECTS = MATH == EXACT;
 

@@ -7,8 +7,8 @@
 // 70 instructions. The gradient of attention has a kernel of its own (mix_backward_attention.cu).
 //
 // kernel `mix_backward`   dZ with -DSIDE=0: dZ~ (n, r, d) of ELEMENT; dY with -DSIDE=1: dY~ (n, r, c) in f32. Rows of M: examples
-// grid                    x = r * ceil(b / (16 WARPS)) * ceil(channels / 64) * splits (split.cuh). A block sums its split's share of
-//                         the columns for 16 WARPS examples, 64 channels.
+// grid                    x = r * ceil(b / (16 WARPS)) * ceil(channels / 64) * splits (split.cuh). A block sums its split's share
+//                         of the columns for 16 WARPS examples, 64 channels.
 // block                   32 WARPS
 // shared                  two stages of both operands, and a tile a warp in the same place
 // output                  without `partial`: `out` itself, ELEMENT (SIDE 0) or f32 (SIDE 1, only where r = 1); only with splits = 1
@@ -41,7 +41,8 @@ static_assert(SHARED_BYTES == larger_of(2 * (A_ELEMENTS + B_ELEMENTS) * u32(size
 
 __device__ __forceinline__ void stage(const MixBackwardParams &p, const Work &work, ELEMENT *to, u32 column) {
     stage_block<THREADS, ROWS, DEPTH, A_PITCH>(to, p.weights, work.position, work.example, p.b, column);
-    stage_any<THREADS, DEPTH, TILE, STAGE_PITCH<ELEMENT>>(to + A_ELEMENTS, p.mixed, work.position, column, work.end, work.channel);
+    stage_any<THREADS, DEPTH, TILE, STAGE_PITCH<ELEMENT>>(to + A_ELEMENTS, p.mixed, work.position, column, work.end,
+                                                          work.channel);
     commit_copies();
 }
 

@@ -77,7 +77,8 @@ __device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u3
     else if (p.labels.data)
         stage_labels<THREADS>(to, p.labels, begin, p.sampler.b, (tile - features) * TILE);
     else
-        stage_any<THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b, (tile - features) * TILE);
+        stage_any<THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b,
+                                                                       (tile - features) * TILE);
     commit_copies();
 }
 

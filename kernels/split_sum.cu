@@ -1,6 +1,6 @@
 // The sum of a gradient's slices (split.cuh) in order, written to where it belongs.
 //
-// kernel `split_sum`   out (b, r, channels), any strides = sum_s partial_s, times shares[position] * upstream where there are shares
+// kernel `split_sum`   out (b, r, channels), any strides: sum_s partial_s, and where there are shares times these and upstream
 // grid     x = ceil(r b channels / 256)        block 256
 // defines  -DOUT= float|f16|bf16
 //

@@ -2,8 +2,8 @@
 //
 //   Lambda_ik = g_ik / sum_l g_lk        M_ik = a_i g_ik / sum_l a_l g_lk        s_k = sum_i a_i Lambda_ik
 //
-// For inspection, and for the kernels that read columns from a workspace: mix_backward, loss_backward_attention, and the loss of more
-// examples than a block draws.
+// For inspection, and for the kernels that read columns from a workspace: mix_backward, loss_backward_attention, and the loss of
+// more examples than a block draws.
 //
 // kernel `weights`        out (r, b, columns) of ELEMENT, any strides; mass (r, columns) in f32
 // grid                    x = r * ceil(columns / (16 WARPS)), position slowest; a warp makes 16 columns of one position
