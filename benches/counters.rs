@@ -7,13 +7,11 @@
 //! The last two columns are modelled times on a usual device of the capability (`VGPU_CC`): the floor's, and the counts' by
 //! `vgpu::roofline`, launch after launch, with the unit that bounds the longest.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::process::ExitCode;
 
-use common::device::{Device, device};
-use common::nvrtc;
 use half::bf16;
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{Cuda, Queue};
@@ -22,6 +20,8 @@ use multimix::{
     Mixing,
 };
 use multimix::{Targets, View, Want, WeightsInput};
+use support::device::{Device, device};
+use support::nvrtc;
 use vgpu::VirtualGpu;
 use vgpu::counters::Counters;
 use vgpu::roofline;

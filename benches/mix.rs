@@ -24,7 +24,7 @@ fn main() {
         let mut call = MixCall { columns: mixing.into(), input, outputs };
         let mut workspace = vec![0u8; cpu::mix_workspace(&call).expect("valid")];
         report("mix forward", shape, work, || cpu::mix_into(&mut call, &mut workspace).expect("valid"));
-        let gradient = mixed.clone();
+        let gradient = values(n * r * d);
         let gradients =
             MixedGradients { features: View::new(&gradient, [n, r, d]).expect("sizes fit"), targets: None };
         // dZ and dM̂ are a product each.

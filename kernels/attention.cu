@@ -1,6 +1,6 @@
 // Attention maps from features and the gradient through them.
 //
-//   GAP: u_i = sum_j z_ij / r        CAM: u_i = W[y_i]        t_ij = u_i . z_ij
+//   GAP: u_i = sum_j z_ij / r        CAM: u_i = W[y_i], zero without class        t_ij = u_i . z_ij
 //   ReLU + l1: a_ij = max(t_ij, 0) / sum_l max(t_il, 0), uniform where no score is positive        softmax: a_i = softmax(t_i)
 // backward, from da (b, r):
 //   ReLU + l1: dt_ij = (da_ij - sum_l a_il da_il) / sum_l max(t_il, 0) where t_ij > 0, else 0
@@ -19,6 +19,7 @@
 //
 // Scores that f32 does not hold, of very large or very small features, are taken anew from features and query times powers of two.
 // Deterministic: a score, a query and a gradient are each summed by one warp or thread in a fixed order.
+#include "labels.cuh"
 #include "math.cuh"
 #include "reduce.cuh"
 
@@ -27,7 +28,7 @@ struct AttentionParams {
     i64 example, position, channel; // strides of Z
     const ELEMENT *rows;            // W, with CAM
     i64 row, row_channel;           // its strides
-    const u32 *labels;              // (b), with CAM; one that is not below c scores zero
+    Labels labels;                  // (b), with CAM; scores of an example without class are zero
     float *maps;                    // (b, r): a; written by forward, not used by backward
     float *scores;                  // (b, r): t, or dt after backward
     const float *d_maps;            // (b, r): da
@@ -36,7 +37,7 @@ struct AttentionParams {
     float *d_queries;                     // (b, d): du, with CAM
     u32 b, r, d, c; // c is read with CAM only
 };
-static_assert(sizeof(AttentionParams) == 144, "mirrored by the host");
+static_assert(sizeof(AttentionParams) == 160, "mirrored by the host");
 
 constexpr u32 THREADS = 256, WARPS = 8;
 constexpr u32 SPAN = 1024; // channels whose queries are held at a time
@@ -71,7 +72,7 @@ struct Example {
     }
     // The classifier's row for the example's label, with CAM; null where that is no class.
     __device__ __forceinline__ const ELEMENT *row() const {
-        const u32 label = p.labels[i];
+        const u32 label = p.labels.at(i);
         return label < p.c ? p.rows + label * p.row : nullptr;
     }
     __device__ __forceinline__ ELEMENT *d_feature(u32 j, u32 x) const {
@@ -296,18 +297,18 @@ extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_backward(const _
 
 struct AttentionRowsParams {
     const float *d_queries; // (b, d)
-    const u32 *labels;      // (b)
+    Labels labels;          // (b)
     ELEMENT *d_rows;        // dW (c, d)
     i64 row, channel;       // its strides
     u32 b, c, d, padding;
 };
-static_assert(sizeof(AttentionRowsParams) == 56, "mirrored by the host");
+static_assert(sizeof(AttentionRowsParams) == 72, "mirrored by the host");
 
 extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_rows(const __grid_constant__ AttentionRowsParams p) {
     const u32 tiles = ceil_div(p.d, THREADS), label = blockIdx.x / tiles, x = blockIdx.x % tiles * THREADS + threadIdx.x;
     if (x >= p.d) return;
     float sum = 0.0f;
     for (u32 i = 0; i < p.b; ++i)
-        if (p.labels[i] == label) sum += p.d_queries[u64(i) * p.d + x];
+        if (p.labels.at(i) == label) sum += p.d_queries[u64(i) * p.d + x];
     p.d_rows[label * p.row + x * p.channel] = from_float<ELEMENT>(sum);
 }

@@ -24,7 +24,8 @@ constexpr float SMALLEST_NORMAL = 1.17549435e-38f;
 
 constexpr u32 FACTOR_PER_COLUMN = 1, ALPHA_IS_ONE = 2; // bits of Sampler::flags
 
-// Part of the parameters of every kernel that draws. 96 bytes, no padding.
+// Part of the parameters of every kernel that draws. A call may be a part of a larger one: it draws what the larger one draws at
+// positions from `first_position` and columns from `first_column` on. All else counts from the call's own first.
 struct Sampler {
     u64 seed, step;
     const u64 *seed_and_step; // where not null: seed and step in device memory, in place of the above
@@ -34,9 +35,10 @@ struct Sampler {
     i64 weights_r, weights_b, weights_n; // their strides
     float alpha_low, alpha_high;         // equal: fixed
     u32 b, r, n;
+    u32 first_position, first_column;
     u32 flags;
 };
-static_assert(sizeof(Sampler) == 96, "mirrored by the host");
+static_assert(sizeof(Sampler) == 104, "mirrored by the host");
 static_assert(sizeof(DrawScratch) == 3072, "mirrored by the host");
 
 __device__ __forceinline__ Stream sampler_stream(const Sampler &sampler) {
@@ -62,7 +64,8 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     float sum[2], mass[2]; // of columns g and g + 8: of the draws, and of the draws weighed by attention
 
     __device__ __forceinline__ Columns(const Sampler &sampler, u32 j, u32 first, float *slab, DrawScratch *scratch)
-        : sampler(sampler), drawer{sampler_stream(sampler), j, first, sampler.n, slab, scratch, 0, 0, 0}, settled(0) {
+        : sampler(sampler), drawer{sampler_stream(sampler), j, first, sampler.n, j + sampler.first_position,
+                                   first + sampler.first_column, slab, scratch, 0, 0, 0}, settled(0) {
         if constexpr (DIRICHLET) drawer.prepare(sampler.alpha_low, sampler.alpha_high);
         if constexpr (DrawKind == DRAW_EXPLICIT) prepare_explicit();
         if constexpr (DrawKind == DRAW_PAIR)

@@ -34,6 +34,7 @@ struct alignas(16) DrawScratch {
 template <int DrawKind, u32 PITCH> struct Drawer {
     Stream stream;
     u32 j, first, n; // position, column k of row 0, columns there are
+    u32 position, column_of_0; // j and first as the random numbers count them
     float *slab;     // [COLUMNS][PITCH]
     DrawScratch *scratch;
     u32 boosted;        // bit for each column with alpha < 1
@@ -49,7 +50,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
     __device__ __forceinline__ void prepare(float alpha_low, float alpha_high) {
         const u32 column = lane_id() % COLUMNS;
         const Gamma gamma =
-            make_gamma(column_alpha(stream, alpha_low, alpha_high, j, first + column), DrawKind == DRAW_EXPONENTIAL);
+            make_gamma(column_alpha(stream, alpha_low, alpha_high, position, column_of_0 + column), DrawKind == DRAW_EXPONENTIAL);
         if (lane_id() < COLUMNS)
             scratch->gammas[column] = make_float4(gamma.d, gamma.c, gamma.inverse_alpha, gamma.log2_d);
         boosted = __ballot_sync(ALL_LANES, gamma.method == BOOSTED) & 0xffff;
@@ -97,7 +98,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
     // The first attempt at examples i and i + 1 of the panel: the draws, or x of those that are left to the lists.
     __device__ __forceinline__ void first_attempts(u32 half, const Gamma &gamma, u32 begin, u32 i, u32 examples) {
         const u32 k = first + row(half);
-        const Words words = random_block(stream, WEIGHT, k, (begin + i) / 2, j, 0);
+        const Words words = random_block(stream, WEIGHT, column_of_0 + row(half), (begin + i) / 2, position, 0);
         const bool even = k < n && i < examples, odd = k < n && i + 1 < examples;
         float2 draws;
         if constexpr (DrawKind == DRAW_EXPONENTIAL) {
@@ -185,7 +186,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
             const Gamma gamma = load_gamma(column);
             float draw = last_resort(gamma);
             if (attempt < ATTEMPTS - 1)
-                draw = attempt_draw(gamma, make_trial(stream, WEIGHT, j, begin + i, first + column, attempt));
+                draw = attempt_draw(gamma, make_trial(stream, WEIGHT, position, begin + i, column_of_0 + column, attempt));
             rejected = draw < 0.0f;
             slab[column * PITCH + i] = draw;
         }
@@ -198,7 +199,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
     __device__ __forceinline__ float largest_log2(u32 column, u32 b) const {
         float largest = -__int_as_float(0x7f800000);
         for (u32 i = lane_id(); i < b; i += 32)
-            largest = fmaxf(largest, search_draw(load_gamma(column), stream, WEIGHT, j, i, first + column).log2);
+            largest = fmaxf(largest, search_draw(load_gamma(column), stream, WEIGHT, position, i, column_of_0 + column).log2);
         return warp_max(largest);
     }
 
@@ -206,7 +207,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
     __device__ __forceinline__ void draw_settled(u32 column, u32 begin, u32 examples) {
         const float largest = scratch->largest[column];
         for (u32 i = lane_id(); i < examples; i += 32) {
-            const Draw draw = search_draw(load_gamma(column), stream, WEIGHT, j, begin + i, first + column);
+            const Draw draw = search_draw(load_gamma(column), stream, WEIGHT, position, begin + i, column_of_0 + column);
             slab[column * PITCH + i] = exp2_of(__fsub_rn(draw.log2, largest));
         }
     }

@@ -6,42 +6,35 @@
 // element costs 2 or 4 bytes from cache for each tile of 64 classes, drawing it again cost some 70 instructions.
 //
 // kernel `loss_backward`  after loss_forward with `statistics` and loss_sums for the same chunk of columns
-// grid     x = r * ceil(b / PANEL) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split. A block sums
-//          its split's share of the columns for PANEL examples and 64 classes.
+// grid     x = r * ceil(b / PANEL) * ceil(c / 64) * splits (split.cuh). A block sums its split's share of the columns for PANEL
+//          examples and 64 classes.
 // block    128
-// dynamic shared bytes    with P = PANEL:
-//          MATH 2   128 (P + 8) + 288 P + 9216 + 768
-//          else     3 * 17408 + 768 + (TARGETS == 2 ? 0 : 272)
+// shared   as loss_residual.cuh divides it
 // output   without `partial`: `out` itself; only with splits = 1 and one chunk, after loss_finish
-//          with `partial`: f32 (splits, r, b, c), contiguous; added to what is there where `accumulate`
-// kernel `loss_backward_sum`   out = the sum of the splits in order, times shares and upstream; after loss_finish
-// grid     x = ceil(r b c / 256)        block 256
-// defines  -DELEMENT=  -DMATH= 0 f32 exact, 1 tf32, 2 16 bits (0 and 1 take any ELEMENT)  -DTARGETS= 1 labels, 2 soft
-//          -DPANEL= 64, or 128 with MATH 2
+//          with `partial`: slices (split.cuh), which `split_sum` adds up with shares and upstream, after loss_finish
+// defines  -DELEMENT=  -DOUT= float|f16|bf16, of dS  -DMATH= 0 f32 exact, 1 tf32, 2 16 bits (0 and 1 take any ELEMENT)
+//          -DTARGETS= 1 labels, 2 soft  -DPANEL= 64, or 128 with MATH 2
 //
 // More than PANEL examples: S~ and Y~ are summed panel by panel, and anew in each of the ceil(b / PANEL) blocks of a class tile.
 // In 16 bits G is scaled by a power of two so that what matters of it is a normal number.
-// Deterministic: columns are added in order within a split, splits in order.
+// Deterministic: columns are added in order within a split.
 #include "loss_residual.cuh"
 
 struct LossBackwardParams {
-    LossInput in;
-    Matrix<ELEMENT> out; // dS (b, r, c)
+    LossInput input;
+    Matrix<OUT> out; // dS (b, r, c)
     float *partial;
     const double *shares;  // (r), from loss_finish
     const float *upstream; // null: `factor` alone
     float factor;
     u32 splits, accumulate, padding;
 };
-static_assert(sizeof(LossBackwardParams) == 248, "mirrored by the host");
+static_assert(sizeof(LossBackwardParams) == 264, "mirrored by the host");
 
 constexpr u32 ROW_TILES = PANEL / (16 * WARPS); // of 16 examples, of one warp
 constexpr float RESIDUAL_SCALE = SAME<Number, f16> ? 1024.0f : 1.0f;
+static_assert(SHARED_BYTES == RESIDUAL_SHARED, "counted by the host");
 static_assert(MATRIX_BYTES + PANEL_BYTES >= WARPS * OUT_BYTES, "tiles are parked where panels were");
-
-__device__ __forceinline__ float upstream_of(const LossBackwardParams &p) {
-    return p.upstream ? p.factor * __ldg(p.upstream) : p.factor;
-}
 
 // G of the block's span of columns, up to its scale.
 __device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4], float scale) {
@@ -63,68 +56,47 @@ __device__ __forceinline__ void make_residual(const ResidualShared &shared, floa
     store_tile<PITCH>(s, shared.residual, first_column());
 }
 
-// A parked tile of sums into f32 (splits, r, b, c).
-__device__ __forceinline__ void write_partial(const LossBackwardParams &p, const ResidualWork &work, const float *tile, u32 example,
-                                              u32 rows) {
-    const u32 classes = p.in.logits.channels;
-    float *to = p.partial + ((u64(work.split) * p.in.r + work.position) * p.in.b + example) * classes + work.channel;
-    for (u32 x = lane_id(); x < rows * TILE; x += 32) {
-        const u32 row = x / TILE, channel = x % TILE;
-        if (work.channel + channel >= classes) continue;
-        float *at = to + u64(row) * classes + channel;
-        const float sum = tile[row * OUT_PITCH + channel];
-        *at = p.accumulate ? *at + sum : sum;
-    }
-}
-
-// Sums of sixteen examples into the warp's tile.
-template <class T> __device__ __forceinline__ void park(const float (&c)[8][4], T *tile) {
-    __syncwarp();
-    store_tile<OUT_PITCH, EXAMPLE_STEP>(c, tile, first_example());
-    __syncwarp();
-}
-
 // Sixteen rows of the block's examples to where they belong, times `scale`.
-__device__ __forceinline__ void write_rows(const LossBackwardParams &p, const ResidualWork &work, float (&c)[8][4], u32 example,
+__device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Work &work, float (&c)[8][4], u32 example,
                                            float scale) {
     extern __shared__ __align__(16) unsigned char shared[];
-    if (example >= p.in.b) return;
-    const u32 rows = min(16u, p.in.b - example);
+    if (example >= p.input.b) return;
+    const u32 rows = min(16u, p.input.b - example);
     unsigned char *own = shared + threadIdx.x / 32 * OUT_BYTES;
 #pragma unroll
     for (u32 x = 0; x < 8; ++x)
 #pragma unroll
         for (u32 q = 0; q < 4; ++q) c[x][q] *= scale;
-    if (p.partial) {
-        float *tile = reinterpret_cast<float *>(own);
-        park(c, tile);
-        write_partial(p, work, tile, example, rows);
-        return;
+    // Tensor cores' fragments are parked as what they become; exact ones as float.
+    if constexpr (MATH == HALF || SAME<OUT, float>) {
+        if (!p.partial) {
+            OUT *tile = reinterpret_cast<OUT *>(own);
+            park_tile<EXAMPLE_STEP>(c, tile, first_example());
+            write_tile(tile, p.out, example, work.position, work.channel, rows);
+            return;
+        }
     }
-    ELEMENT *to = p.out.data + i64(example) * p.out.row + i64(work.position) * p.out.position + i64(work.channel) * p.out.channel;
-    const u32 classes = p.out.channels - work.channel;
-    if constexpr (SAME<ELEMENT, Number>) {
-        ELEMENT *tile = reinterpret_cast<ELEMENT *>(own);
-        park(c, tile);
-        write_tile(tile, to, p.out.row, p.out.channel, rows, classes, p.out.aligned);
+    float *tile = reinterpret_cast<float *>(own);
+    park_tile<EXAMPLE_STEP>(c, tile, first_example());
+    if (p.partial) {
+        write_partial(p.partial, work, p.input.r, p.input.b, p.input.logits.channels, tile, example, rows, p.accumulate);
     } else {
-        float *tile = reinterpret_cast<float *>(own);
-        park(c, tile);
         for (u32 x = lane_id(); x < rows * TILE; x += 32)
-            if (x % TILE < classes)
-                to[x / TILE * p.out.row + x % TILE * p.out.channel] = from_float<ELEMENT>(tile[x / TILE * OUT_PITCH + x % TILE]);
+            if (work.channel + x % TILE < p.out.channels)
+                *p.out.at(example + x / TILE, work.position, work.channel + x % TILE) =
+                    from_float<OUT>(tile[x / TILE * OUT_PITCH + x % TILE]);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward(const __grid_constant__ LossBackwardParams p) {
     const ResidualShared shared = partition();
-    const ResidualWork work = find_work(p.in, p.splits);
-    const float range = p.in.ranges[work.position], scale = range * RESIDUAL_SCALE;
+    const Work work = find_work(p.input, p.splits);
+    const float range = p.input.ranges[work.position], scale = range * RESIDUAL_SCALE;
     float c[ROW_TILES][8][4] = {};
 #pragma unroll 1
     for (u32 column = work.begin; column < work.end; column += SPAN) {
         float s[8][4] = {}, y[8][4] = {};
-        sum_columns(p.in, shared, work, column, s, y);
+        sum_columns(p.input, shared, work, column, s, y);
         make_residual(shared, s, y, scale);
         __syncthreads();
 #pragma unroll
@@ -132,20 +104,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward(const __g
             multiply_examples(c[tile], shared.matrix, (threadIdx.x / 32 * ROW_TILES + tile) * 16, shared.residual);
     }
     __syncthreads();
-    const double share = p.partial ? 1.0 : p.shares[work.position] * upstream_of(p);
+    const double share = p.partial ? 1.0 : p.shares[work.position] * upstream_of(p.factor, p.upstream);
     const float undo = float(share / (double(range) * RESIDUAL_SCALE));
 #pragma unroll
     for (u32 tile = 0; tile < ROW_TILES; ++tile)
         write_rows(p, work, c[tile], work.example + (threadIdx.x / 32 * ROW_TILES + tile) * 16, undo);
-}
-
-extern "C" __global__ void __launch_bounds__(256) loss_backward_sum(const __grid_constant__ LossBackwardParams p) {
-    const u32 classes = p.in.logits.channels;
-    const u64 at = u64(blockIdx.x) * 256 + threadIdx.x, slice = u64(p.in.r) * p.in.b * classes;
-    if (at >= slice) return;
-    float sum = p.partial[at];
-    for (u32 split = 1; split < p.splits; ++split) sum += p.partial[split * slice + at];
-    const u32 channel = u32(at % classes), i = u32(at / classes % p.in.b), position = u32(at / classes / p.in.b);
-    ELEMENT *to = p.out.data + i64(i) * p.out.row + i64(position) * p.out.position + i64(channel) * p.out.channel;
-    *to = from_float<ELEMENT>(float(sum * (p.shares[position] * upstream_of(p))));
 }

@@ -12,9 +12,9 @@
 // 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss is infinite.
 //
 // kernel `loss_backward_attention`   after loss_forward with `statistics` and MATH 0 for the same chunk of columns
-// grid     x = r * ceil(b / 64) * ceil(c / 64) * splits; position slowest, then examples, then classes, then split
+// grid     x = r * ceil(b / 64) * ceil(c / 64) * splits (split.cuh)
 // block    128
-// dynamic shared bytes    53760 + (TARGETS == 2 ? 0 : 272)
+// shared   as loss_residual.cuh divides it, and three factors a column
 // partial  f32 (splits, ceil(c / 64) + 2, r, b): a slice for each tile of classes, then sum_k Lambda x, then sum_k Lambda of columns
 //          with mass; added to what is there where `accumulate`
 // kernel `loss_backward_attention_sum`   da (b, r), zero for examples whose map was replaced; after loss_finish
@@ -25,16 +25,15 @@
 #include "loss_residual.cuh"
 
 static_assert(MATH == EXACT && PANEL == 64, "the gradient of attention is taken in f32");
+static_assert(SHARED_BYTES == RESIDUAL_SHARED + 3 * SPAN * sizeof(float), "counted by the host");
 
 struct LossAttentionParams {
-    LossInput in;
+    LossInput input;
     Matrix<const float> weights; // Lambda of the chunk, (r, columns, b), from `weights` with matrix = 0
     float *partial;
     u32 splits, accumulate, weighed, padding;
 };
-static_assert(sizeof(LossAttentionParams) == 232, "mirrored by the host");
-
-constexpr float DOWN = 2.3283064365386963e-10f; // 2^-32
+static_assert(sizeof(LossAttentionParams) == 248, "mirrored by the host");
 
 // Of each column of the span, behind the residual's shared memory: v, x, and 1 where the column's mass counts in the reduction.
 struct Factors {
@@ -50,8 +49,8 @@ __device__ __forceinline__ Factors partition_factors() {
 __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const Factors &factors, u32 position, u32 column) {
     const u32 own = threadIdx.x, k = column + own;
     if (own >= SPAN) return;
-    const float *from = p.in.statistics + i64(position) * STATISTICS * p.in.statistics_stride + k;
-    const auto statistic = [&](u32 which) { return k < p.in.columns ? from[which * p.in.statistics_stride] : 0.0f; };
+    const float *from = p.input.statistics + i64(position) * STATISTICS * p.input.statistics_stride + k;
+    const auto statistic = [&](u32 which) { return k < p.input.columns ? from[which * p.input.statistics_stride] : 0.0f; };
     const float over_mass = statistic(OVER_MASS), v = statistic(SHARE) * (over_mass * DOWN);
     const bool counts = p.weighed && over_mass > 0.0f;
     factors.v[own] = v;
@@ -89,37 +88,36 @@ __device__ __forceinline__ float add_factors(float sum, const Factors &factors, 
 
 // Y_ic.
 __device__ __forceinline__ float target(const LossInput &in, u32 i, u32 channel) {
-    if constexpr (TARGETS == SOFT_ROWS) return in.soft.data[i64(i) * in.soft.row + i64(channel) * in.soft.channel];
-    return __ldg(in.labels + i) == channel ? 1.0f : 0.0f;
+    if constexpr (TARGETS == SOFT_ROWS) return *in.soft.at(i, 0, channel);
+    return in.labels.at(i) == channel ? 1.0f : 0.0f;
 }
 
 // Where a value of example i goes.
-__device__ __forceinline__ void write_partial(const LossAttentionParams &p, const ResidualWork &work, u32 split, u32 slice, u32 i,
+__device__ __forceinline__ void write_partial(const LossAttentionParams &p, const Work &work, u32 split, u32 slice, u32 i,
                                               float value) {
-    if (i >= p.in.b) return;
-    const u32 slices = ceil_div(p.in.logits.channels, TILE) + 2;
-    float *at = p.partial + ((u64(split) * slices + slice) * p.in.r + work.position) * p.in.b + i;
+    if (i >= p.input.b) return;
+    const u32 slices = ceil_div(p.input.logits.channels, TILE) + 2;
+    float *at = p.partial + ((u64(split) * slices + slice) * p.input.r + work.position) * p.input.b + i;
     *at = p.accumulate ? *at + value : value;
 }
 
 // S_i . g_i - Y_i . h_i over the tile's classes.
-__device__ __forceinline__ void write_products(const LossAttentionParams &p, const ResidualWork &work, u32 split,
+__device__ __forceinline__ void write_products(const LossAttentionParams &p, const Work &work, u32 split,
                                                const float (&g)[8][4], const float (&h)[8][4]) {
-    const Matrix<const ELEMENT> &logits = p.in.logits;
+    const Matrix<const ELEMENT> &logits = p.input.logits;
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
         const u32 i = work.example + threadIdx.x / 32 * 16 + first_example() + m * EXAMPLE_STEP;
-        const ELEMENT *row = logits.data + i64(i) * logits.row + i64(work.position) * logits.position;
         float sum = 0.0f;
 #pragma unroll
         for (u32 half = 0; half < 2; ++half)
 #pragma unroll
             for (u32 q = 0; q < 4; ++q) {
                 const u32 channel = work.channel + class_of(half, q), x = 2 * m + half;
-                if (i >= p.in.b || channel >= logits.channels) continue;
-                const float s = to_float(row[i64(channel) * logits.channel]);
+                if (i >= p.input.b || channel >= logits.channels) continue;
+                const float s = to_float(*logits.at(i, work.position, channel));
                 sum = __fmaf_rn(s == -__int_as_float(0x7f800000) ? 0.0f : s, g[x][q], sum);
-                sum = __fmaf_rn(-target(p.in, i, channel), h[x][q], sum);
+                sum = __fmaf_rn(-target(p.input, i, channel), h[x][q], sum);
             }
         sum = row_sum(sum);
         if (lane_id() % 8 == 0) write_partial(p, work, split, work.channel / TILE, i, sum);
@@ -129,15 +127,16 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
 extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention(const __grid_constant__ LossAttentionParams p) {
     const ResidualShared shared = partition();
     const Factors factors = partition_factors();
-    const ResidualWork work = find_work(p.in, p.splits);
+    const Work work = find_work(p.input, p.splits);
     const u32 own = threadIdx.x / 32 * 16;
     float g[8][4] = {}, h[8][4] = {}, sum = 0.0f;
 #pragma unroll 1
     for (u32 column = work.begin; column < work.end; column += SPAN) {
         float s[8][4] = {}, y[8][4] = {};
-        sum_columns(p.in, shared, work, column, s, y);
+        sum_columns(p.input, shared, work, column, s, y);
         make_factors(p, factors, work.position, column);
-        stage_block<float, THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.in.columns, work.example);
+        stage_block<THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.input.columns,
+                                                        work.example);
         commit_copies();
         copies_arrived<0>();
         __syncthreads();
@@ -153,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention
     }
     write_products(p, work, work.split, g, h);
     if (work.channel == 0)
-        write_partial(p, work, work.split, ceil_div(p.in.logits.channels, TILE) + threadIdx.x / 64, work.example + threadIdx.x % 64, sum);
+        write_partial(p, work, work.split, ceil_div(p.input.logits.channels, TILE) + threadIdx.x / 64, work.example + threadIdx.x % 64, sum);
 }
 
 struct LossAttentionSumParams {

@@ -6,13 +6,12 @@
 // at each of r positions: a linear classifier commutes with mixing. Logits S (b, r, c) of ELEMENT, any strides; targets are b
 // labels or soft rows Y (b, c) in f32. q_k = 1 / (n r), or s_k / (r sum_l s_l) with the sum over the columns of the position.
 //
-// A call runs over chunks of columns, each by `loss_forward` and `loss_sums`, and ends with `loss_finish`.
+// A call runs over chunks of columns, each by `loss_forward` and `loss_sums`, and ends with `loss_finish` (loss_reduce.cu).
 //
 // kernel `loss_forward`   columns first .. first + columns of all positions
 // grid     x = r * column_tiles, column_tiles = ceil(columns / (16 WARPS)); position slowest
 // block    32 WARPS threads; a warp owns 16 columns from the draw to the loss
-// dynamic shared bytes
-//          WARPS * 64 (PANEL + 8) + 2 * STAGE * (TARGETS == 2 ? 2 : 1) + WARPS * 4608, STAGE = 9216 (MATH 2) or 8704
+// shared   slabs, two stages and a tile a warp
 // defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits (0 and 1 take any ELEMENT)
 //          -DDRAW= 0..5 (draw.cuh): b <= PANEL; M is drawn on chip, and written to `matrix` where that is not null
 //                  6: any b; M is read from `matrix` and s from `masses`, as kernel `weights` (matrix = 1) wrote them
@@ -22,12 +21,6 @@
 //   matrix      (r, columns, b) of Number (ELEMENT with MATH 2, else f32), columns on 16-byte boundaries; only for a gradient or DRAW 6
 //   statistics  f32 (r, 6, statistics_stride >= columns); only for a gradient. For that of attention MATH is 0: loss_rows.cuh
 //   partial     f64 (r, ceil(columns / 16), 4): sums over the 16 columns of a warp
-//   sums        f64 (r, 3) over the columns of all chunks: weighted CE, weighted entropy, weights
-//   ranges      f32 (r): a power of two near 1 / the largest weight of the chunk, for loss_backward
-//   shares      f64 (r): what a position's sums are multiplied by, 1 / (n r) or 1 / (r sum s)
-//
-// kernel `loss_sums`      partial -> sums (added to where `accumulate`), ranges        grid x = r        block 32
-// kernel `loss_finish`    sums -> loss, kl, shares        grid 1        block 32
 //
 // A tile of 64 classes at a time: S~ in registers; Y~ of labels summed in shared memory, of soft rows by a second product; running
 // softmax. M stays in registers as A fragments where it fits (labels: 16 bits up to b = 256, tf32 up to 128; soft rows: half).
@@ -49,13 +42,13 @@ struct LossForwardParams {
     Sampler sampler;
     Matrix<const ELEMENT> logits; // (b, r, c)
     Matrix<const float> soft;     // (b, c), with TARGETS 2
-    const u32 *labels;            // (b), with TARGETS 1
+    Labels labels;                // (b), with TARGETS 1
     Number *matrix;
     i64 matrix_column, matrix_position; // distance of columns, of positions; examples are contiguous
     const float *masses;             // (r, columns), with DRAW 6 and attention: s on the scale of the caller's attention
     float *statistics;                 // null: none wanted
     i64 statistics_stride;
-    PerMixture losses, log_sums, mass; // outputs: CE, lse, s
+    PerMixture losses, log_sums; // outputs: CE, lse
     double *partial;
     u32 first, columns, column_tiles;
     u32 weighed;   // q_k goes by s_k
@@ -76,12 +69,9 @@ using LossColumns = Columns<STORED ? DRAW_EXPLICIT : DRAW, PANEL, false>;
 constexpr u32 SLAB_PITCH = LossColumns::PITCH;
 constexpr u32 STAGE_ELEMENTS = STAGE_BYTES<Number> / sizeof(Number);
 constexpr u32 STAGE_STEP = STAGE_ELEMENTS * (TARGETS == SOFT_ROWS ? 2 : 1);
+constexpr u32 SLABS_BYTES = WARPS * LossColumns::SLAB_FLOATS * 4, STAGES_BYTES = 2 * STAGE_STEP * sizeof(Number);
+static_assert(SHARED_BYTES == SLABS_BYTES + STAGES_BYTES + WARPS * OUT_BYTES, "counted by the host");
 static_assert(sizeof(DrawScratch) <= OUT_BYTES, "a warp draws where it later sums targets");
-
-__device__ __forceinline__ void store_four(float *to, float4 x) { *reinterpret_cast<float4 *>(to) = x; }
-template <class T> __device__ __forceinline__ void store_four(T *to, float4 x) {
-    *reinterpret_cast<uint2 *>(to) = make_uint2(Convert<T>::pair(x.x, x.y), Convert<T>::pair(x.z, x.w));
-}
 
 // A warp at work on its columns.
 struct Warp {
@@ -95,8 +85,7 @@ struct Warp {
 __device__ __forceinline__ Warp make_warp(const LossForwardParams &p) {
     extern __shared__ __align__(16) unsigned char shared[];
     const u32 warp = threadIdx.x / 32;
-    unsigned char *stages = shared + WARPS * LossColumns::SLAB_FLOATS * 4;
-    unsigned char *tiles = stages + 2 * STAGE_STEP * sizeof(Number);
+    unsigned char *stages = shared + SLABS_BYTES, *tiles = stages + STAGES_BYTES;
     return {p,
             blockIdx.x / p.column_tiles,
             (blockIdx.x % p.column_tiles * WARPS + warp) * COLUMNS,
@@ -134,38 +123,16 @@ __device__ __forceinline__ void store_matrix(const Warp &warp) {
 __device__ __forceinline__ void stage(const Warp &warp, u32 turn, u32 begin, u32 channel) {
     const LossForwardParams &p = warp.p;
     Number *to = warp.stages + turn % 2 * STAGE_STEP;
-    stage_rows<THREADS, CHUNK<Number>>(to, p.logits, warp.j, begin, p.sampler.b, channel);
+    stage_any<THREADS, CHUNK<Number>, TILE, PITCH>(to, p.logits, warp.j, begin, p.sampler.b, channel);
     if constexpr (TARGETS == SOFT_ROWS)
-        stage_rows<THREADS, CHUNK<Number>>(to + STAGE_ELEMENTS, p.soft, 0, begin, p.sampler.b, channel);
+        stage_any<THREADS, CHUNK<Number>, TILE, PITCH>(to + STAGE_ELEMENTS, p.soft, 0, begin, p.sampler.b, channel);
     commit_copies();
 }
 
-// Adds the products with one staged chunk, whose first example is `inside` examples into the slab; `left` are not zero.
-template <class T>
-__device__ __forceinline__ void multiply(float (&c)[8][4], const u32 (&fragments)[FRAGMENTS][4], const float *slab,
-                                         const T *rows, u32 inside, u32 left) {
-    if constexpr (MATH == EXACT) {
-#pragma unroll 2
-        for (u32 i = 0; i < CHUNK<T> && i < left; i += 4)
-            multiply_exact<SLAB_PITCH>(c, slab + inside + i, rows + i * PITCH);
-    } else {
-#pragma unroll
-        for (u32 i = 0; i < CHUNK<T>; i += STEP<T>) {
-            if (i >= left) break;
-            if constexpr (STATIONARY) {
-                multiply_fragment(c, fragments[(inside + i) / STEP<T>], rows + i * PITCH);
-            } else {
-                u32 loaded[4];
-                load_fragment<T, SLAB_PITCH>(loaded, slab + inside + i);
-                multiply_fragment(c, loaded, rows + i * PITCH);
-            }
-        }
-    }
-}
-
 // Adds M_ik, rounded as logits are mixed with it, to the mixed target of label y_i, for the slab's examples whose label lies in
-// the tile: even classes by the lower half of the warp, odd ones by the upper.
-__device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 channel) {
+// the tile: even classes by the lower half of the warp, odd ones by the upper. With the first tile also that of examples without
+// class to `missing` of the lane's column, where targets are not added up.
+__device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 channel, float &missing) {
     const u32 column = lane_id() % COLUMNS, parity = lane_id() / COLUMNS;
     float *row = warp.tile + column * OUT_PITCH;
     const float *weights = warp.slab + column * SLAB_PITCH;
@@ -173,7 +140,7 @@ __device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 chan
 #pragma unroll 1
     for (u32 group = 0; group < examples; group += 32) {
         const u32 i = group + lane_id();
-        const u32 label = i < examples ? __ldg(warp.p.labels + begin + i) - channel : TILE;
+        const u32 given = i < examples ? warp.p.labels.at(begin + i) : NO_CLASS, label = given - channel;
         const u32 even = __ballot_sync(ALL_LANES, label < TILE && label % 2 == 0);
         const u32 odd = __ballot_sync(ALL_LANES, label < TILE && label % 2 == 1);
         u32 left = parity ? odd : even;
@@ -184,6 +151,9 @@ __device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 chan
             if (left) row[y] += to_float(from_float<Number>(weights[group + next]));
             left &= left - 1;
         }
+        if (ADDS_TARGETS || channel > 0) continue;
+        for (u32 none = __ballot_sync(ALL_LANES, i < examples && given == NO_CLASS); none != 0; none &= none - 1)
+            missing += weights[group + __ffs(none) - 1];
     }
 }
 
@@ -196,13 +166,13 @@ __device__ __forceinline__ void clear_tile(const Warp &warp) {
 
 // Mixed logits s and targets y of one tile of classes.
 __device__ __forceinline__ void sum_tile(const Warp &warp, const u32 (&fragments)[FRAGMENTS][4], float (&s)[8][4],
-                                         float (&y)[8][4], u32 &turn, u32 tile, u32 tiles) {
+                                         float (&y)[8][4], float &missing, u32 &turn, u32 tile, u32 tiles) {
     const u32 b = warp.p.sampler.b;
     if constexpr (TARGETS != SOFT_ROWS) clear_tile(warp);
 #pragma unroll 1
     for (u32 panel = 0; panel < b; panel += PANEL) {
         if constexpr (STORED) load_stored(warp, panel);
-        if constexpr (TARGETS != SOFT_ROWS) add_labels(warp, panel, tile * TILE);
+        if constexpr (TARGETS != SOFT_ROWS) add_labels(warp, panel, tile * TILE, missing);
 #pragma unroll(STATIONARY ? CHUNKS : 1)
         for (u32 chunk = 0; chunk < CHUNKS; ++chunk) {
             const u32 inside = chunk * CHUNK<Number>, begin = panel + inside;
@@ -214,8 +184,9 @@ __device__ __forceinline__ void sum_tile(const Warp &warp, const u32 (&fragments
             if (!tile_ends || tile + 1 < tiles)
                 stage(warp, turn + 1, tile_ends ? 0 : begin + CHUNK<Number>, (tile + tile_ends) * TILE);
             const Number *rows = warp.stages + turn % 2 * STAGE_STEP;
-            multiply(s, fragments, warp.slab, rows, inside, b - begin);
-            if constexpr (TARGETS == SOFT_ROWS) multiply(y, fragments, warp.slab, rows + STAGE_ELEMENTS, inside, b - begin);
+            multiply_chunk<SLAB_PITCH>(s, fragments, warp.slab, rows, inside, b - begin);
+            if constexpr (TARGETS == SOFT_ROWS)
+                multiply_chunk<SLAB_PITCH>(y, fragments, warp.slab, rows + STAGE_ELEMENTS, inside, b - begin);
             ++turn;
         }
     }
@@ -225,20 +196,17 @@ __device__ __forceinline__ void sum_tile(const Warp &warp, const u32 (&fragments
     }
 }
 
-// s of a column, on the scale of prepared attention and on the caller's.
-struct Mass {
-    float prepared, callers;
-};
-
 // Where a warp's results lie in its tile, [value][column].
-enum Result : u32 { R_LOG2_SUM, R_LOG_SUM, R_LOSS, R_TOTAL, R_ENTROPY, R_MEAN, R_MASS, R_CALLERS_MASS };
+enum Result : u32 { R_LOG2_SUM, R_LOG_SUM, R_LOSS, R_TOTAL, R_ENTROPY, R_MEAN, R_MASS };
 
-__device__ __forceinline__ void park_results(const Warp &warp, const Rows &rows, const Mass (&mass)[2]) {
+__device__ __forceinline__ void park_results(const Warp &warp, const Rows &rows, float missing, const float (&mass)[2]) {
     constexpr u32 SHARING = MATH == EXACT ? 8 : 4; // lanes of a row
     __syncwarp();
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
-        const ColumnResult result = rows.finish(m);
+        // Rounding may take more than there is.
+        const float total = fmaxf(1.0f - __shfl_sync(ALL_LANES, missing, lane_id() / SHARING + 32 / SHARING * m), 0.0f);
+        const ColumnResult result = rows.finish(m, total);
         float *to = warp.tile + lane_id() / SHARING + 32 / SHARING * m;
         if (lane_id() % SHARING != 0) continue;
         to[R_LOG2_SUM * COLUMNS] = result.log2_sum;
@@ -250,23 +218,19 @@ __device__ __forceinline__ void park_results(const Warp &warp, const Rows &rows,
     }
     if (!STORED && lane_id() % 4 == 0) {
 #pragma unroll
-        for (u32 half = 0; half < 2; ++half) {
-            float *to = warp.tile + lane_id() / 4 + 8 * half;
-            to[R_MASS * COLUMNS] = mass[half].prepared;
-            to[R_CALLERS_MASS * COLUMNS] = mass[half].callers;
-        }
+        for (u32 half = 0; half < 2; ++half) warp.tile[R_MASS * COLUMNS + lane_id() / 4 + 8 * half] = mass[half];
     }
     __syncwarp();
 }
 
-__device__ __forceinline__ Mass load_mass(const Warp &warp, u32 k) {
-    if (!warp.p.sampler.attention) return {1.0f, 1.0f};
-    const float callers = warp.p.masses[u64(warp.j) * warp.p.columns + k];
-    return {callers * __ldg(warp.p.sampler.scales + warp.j), callers};
+// s of a stored column, on the scale of prepared attention.
+__device__ __forceinline__ float load_mass(const Warp &warp, u32 k) {
+    if (!warp.p.sampler.attention) return 1.0f;
+    return warp.p.masses[u64(warp.j) * warp.p.columns + k] * __ldg(warp.p.sampler.scales + warp.j);
 }
 
-// Draws the warp's columns into the slab; s of columns g and g + 8 of lane (g, t) of both kinds.
-__device__ __forceinline__ void draw(const Warp &warp, Mass (&mass)[2]) {
+// Draws the warp's columns into the slab; s of columns g and g + 8 of lane (g, t), on the scale of prepared attention.
+__device__ __forceinline__ void draw(const Warp &warp, float (&mass)[2]) {
     const LossForwardParams &p = warp.p;
     LossColumns columns(p.sampler, warp.j, p.first + warp.column, warp.slab, reinterpret_cast<DrawScratch *>(warp.tile));
     columns.total();
@@ -274,7 +238,7 @@ __device__ __forceinline__ void draw(const Warp &warp, Mass (&mass)[2]) {
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
         const float prepared = columns.has_mass(half) ? __fdiv_rn(columns.mass[half], columns.sum[half]) : 0.0f;
-        mass[half] = {p.sampler.attention ? prepared : 1.0f, columns.column_mass(half)};
+        mass[half] = p.sampler.attention ? prepared : 1.0f;
     }
     if (p.matrix) store_matrix(warp);
 }
@@ -303,18 +267,15 @@ __device__ __forceinline__ void write_results(const Warp &warp) {
     const u32 own = lane_id() % COLUMNS, k = warp.column + own;
     const bool live = lane_id() < columns_of(warp);
     const float *result = warp.tile + own;
-    Mass mass = {0.0f, 0.0f};
-    if (live && STORED) mass = load_mass(warp, k);
-    if (live && !STORED) mass = {result[R_MASS * COLUMNS], result[R_CALLERS_MASS * COLUMNS]};
-    const float loss = result[R_LOSS * COLUMNS], weight = p.weighed ? mass.prepared : 1.0f;
+    const float mass = !live ? 0.0f : STORED ? load_mass(warp, k) : result[R_MASS * COLUMNS];
+    const float loss = result[R_LOSS * COLUMNS], weight = p.weighed ? mass : 1.0f;
     if (live) {
         write(p.losses, warp.j, p.first + k, loss);
         write(p.log_sums, warp.j, p.first + k, result[R_LOG_SUM * COLUMNS]);
-        write(p.mass, warp.j, p.first + k, mass.callers);
     }
     if (p.statistics && live) {
         float *to = p.statistics + i64(warp.j) * STATISTICS * p.statistics_stride + k;
-        const float over_mass = mass.prepared > 0.0f ? __fdiv_rn(1.0f, mass.prepared) : 0.0f;
+        const float over_mass = mass > 0.0f ? __fdiv_rn(1.0f, mass) : 0.0f;
         const float values[STATISTICS] = {result[R_LOG2_SUM * COLUMNS], weight, result[R_TOTAL * COLUMNS], loss,
                                           result[R_MEAN * COLUMNS],     over_mass};
 #pragma unroll
@@ -336,7 +297,7 @@ __device__ __forceinline__ void write_results(const Warp &warp) {
 // The second bound leaves 255 registers to a thread: left to itself, ptxas aims at more blocks and spills for them.
 extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS) loss_forward(const __grid_constant__ LossForwardParams p) {
     const Warp warp = make_warp(p);
-    Mass mass[2] = {};
+    float mass[2] = {};
     if constexpr (!STORED) draw(warp, mass);
     u32 fragments[FRAGMENTS][4];
     if constexpr (STATIONARY) {
@@ -346,69 +307,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS) loss_forwar
     }
     const u32 tiles = ceil_div(p.logits.channels, TILE);
     Rows rows;
+    float missing = 0.0f;
     u32 turn = 0;
     stage(warp, 0, 0, 0);
 #pragma unroll 1
     for (u32 tile = 0; tile < tiles; ++tile) {
         float s[8][4] = {}, y[8][4] = {};
-        sum_tile(warp, fragments, s, y, turn, tile, tiles);
+        sum_tile(warp, fragments, s, y, missing, turn, tile, tiles);
         mend(s, p.logits, warp.j, tile * TILE, p.sampler.b, [&](u32 row, u32 i) { return weight_of(warp, row, i); });
         rows.add(s, y, p.logits.channels - tile * TILE, p.entropies);
     }
-    park_results(warp, rows, mass);
+    park_results(warp, rows, missing, mass);
     write_results(warp);
-}
-
-struct LossSumsParams {
-    const double *partial;
-    double *sums;
-    float *ranges;
-    u32 tiles, accumulate; // tiles: ceil(columns / 16)
-};
-static_assert(sizeof(LossSumsParams) == 32, "mirrored by the host");
-
-extern "C" __global__ void __launch_bounds__(32) loss_sums(const __grid_constant__ LossSumsParams p) {
-    const double *partial = p.partial + u64(blockIdx.x) * p.tiles * 4;
-    double total[3] = {};
-    float largest = 0.0f;
-    for (u32 tile = lane_id(); tile < p.tiles; tile += 32) {
-        for (u32 x = 0; x < 3; ++x) total[x] += partial[4 * tile + x];
-        largest = fmaxf(largest, float(partial[4 * tile + 3]));
-    }
-    largest = warp_max(largest);
-    for (u32 x = 0; x < 3; ++x) {
-#pragma unroll
-        for (int distance = 16; distance > 0; distance >>= 1) total[x] += __shfl_xor_sync(ALL_LANES, total[x], distance);
-        double *to = p.sums + u64(blockIdx.x) * 3 + x;
-        if (lane_id() == 0) *to = p.accumulate ? *to + total[x] : total[x];
-    }
-    // A power of two p with p * largest in [1/2, 1), within what f32 holds.
-    const u32 exponent = min(max(__float_as_uint(largest) >> 23, 1u), 251u);
-    if (lane_id() == 0) p.ranges[blockIdx.x] = __uint_as_float((252 - exponent + 1) << 23);
-}
-
-struct LossFinishParams {
-    const double *sums;
-    float *loss, *kl; // null: not wanted
-    double *shares;   // (r)
-    u32 r, n, weighed, padding;
-};
-static_assert(sizeof(LossFinishParams) == 48, "mirrored by the host");
-
-extern "C" __global__ void __launch_bounds__(32) loss_finish(const __grid_constant__ LossFinishParams p) {
-    double loss = 0.0, entropy = 0.0;
-    for (u32 j = lane_id(); j < p.r; j += 32) {
-        const double *sums = p.sums + u64(j) * 3;
-        const double share = !p.weighed ? 1.0 / (double(p.n) * p.r) : sums[2] > 0.0 ? 1.0 / (p.r * sums[2]) : 0.0;
-        p.shares[j] = share;
-        loss += share * sums[0];
-        entropy += share * sums[1];
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance >>= 1) {
-        loss += __shfl_xor_sync(ALL_LANES, loss, distance);
-        entropy += __shfl_xor_sync(ALL_LANES, entropy, distance);
-    }
-    if (lane_id() == 0 && p.loss) *p.loss = float(loss);
-    if (lane_id() == 0 && p.kl) *p.kl = float(loss - entropy);
 }

@@ -10,6 +10,7 @@
 #pragma once
 #include "loss_tile.cuh"
 #include "math.cuh"
+#include "split.cuh"
 
 constexpr u32 WARPS = 4, THREADS = 32 * WARPS;
 constexpr u32 SPAN = 16 * WARPS; // columns at a time
@@ -20,13 +21,13 @@ struct LossInput {
     Matrix<const Number> matrix;  // M of a chunk, (r, columns, b): `row` between columns; channels = b, aligned
     Matrix<const ELEMENT> logits; // (b, r, c)
     Matrix<const float> soft;     // (b, c), with TARGETS 2
-    const u32 *labels;            // (b), with TARGETS 1
+    Labels labels;                // (b), with TARGETS 1
     const float *statistics;      // (r, 6, statistics_stride) of the same chunk, from loss_forward
     i64 statistics_stride;
     const float *ranges; // (r), from loss_sums
     u32 b, r, columns, padding;
 };
-static_assert(sizeof(LossInput) == 168, "mirrored by the host");
+static_assert(sizeof(LossInput) == 184, "mirrored by the host");
 
 constexpr bool SECOND_PRODUCT = TARGETS == SOFT_ROWS || is_16_bit<Number>;
 constexpr u32 MATRIX_PITCH = PANEL + PER_PACK<Number>;
@@ -59,46 +60,8 @@ __device__ __forceinline__ ResidualShared partition() {
             reinterpret_cast<u32 *>(length + 16)};
 }
 
-// What a block works on.
-struct ResidualWork {
-    u32 position, example, channel; // the first of its examples and classes
-    u32 panels, split;
-    u32 begin, end; // columns
-};
-
-// The grid: position slowest, then panels of examples, tiles of classes, splits of the columns.
-__device__ __forceinline__ ResidualWork find_work(const LossInput &in, u32 splits) {
-    u32 at = blockIdx.x;
-    const u32 class_tiles = ceil_div(in.logits.channels, TILE), spans = ceil_div(in.columns, SPAN);
-    ResidualWork work;
-    work.panels = ceil_div(in.b, u32(PANEL));
-    work.split = at % splits, at /= splits;
-    work.channel = at % class_tiles * TILE, at /= class_tiles;
-    work.example = at % work.panels * PANEL;
-    work.position = at / work.panels;
-    work.begin = u32(u64(spans) * work.split / splits) * SPAN;
-    work.end = min(u32(u64(spans) * (work.split + 1) / splits) * SPAN, in.columns);
-    return work;
-}
-
-// Sixteen columns, rows of M, times `examples` rows of logits or targets.
-template <class T>
-__device__ __forceinline__ void multiply_columns(float (&c)[8][4], const T *matrix, const T *rows, u32 examples) {
-    const T *own = matrix + threadIdx.x / 32 * 16 * MATRIX_PITCH;
-    if constexpr (MATH == EXACT) {
-#pragma unroll 2
-        for (u32 i = 0; i < examples; i += 4) multiply_exact<MATRIX_PITCH>(c, own + i, rows + i * PITCH);
-    } else {
-#pragma unroll 2
-        for (u32 i = 0; i < examples; i += STEP<T>) {
-            u32 a[4];
-            if constexpr (is_16_bit<T>)
-                load_matrices(a, own + i + lane_id() % 16 * MATRIX_PITCH + lane_id() / 16 * 8);
-            else
-                load_fragment<T, MATRIX_PITCH>(a, own + i);
-            multiply_fragment(c, a, rows + i * PITCH);
-        }
-    }
+__device__ __forceinline__ Work find_work(const LossInput &in, u32 splits) {
+    return find_work<PANEL, SPAN>(splits, in.b, in.logits.channels, in.columns);
 }
 
 // Four columns at a time of sixteen examples, columns of M, times rows of the residual, in f32. Lane (y, x) holds examples
@@ -107,19 +70,7 @@ __device__ __forceinline__ void multiply_exact_turned(float (&c)[8][4], const fl
 #pragma unroll
     for (u32 k = 0; k < 4; ++k) {
         const float4 m = *reinterpret_cast<const float4 *>(matrix + k * MATRIX_PITCH + lane_id() / 8 * 4);
-        const float weights[4] = {m.x, m.y, m.z, m.w};
-#pragma unroll
-        for (u32 half = 0; half < 2; ++half) {
-            const float4 z = *reinterpret_cast<const float4 *>(rows + k * PITCH + 32 * half + lane_id() % 8 * 4);
-#pragma unroll
-            for (u32 y = 0; y < 4; ++y) {
-                float(&sum)[4] = c[2 * y + half];
-                sum[0] = __fmaf_rn(weights[y], z.x, sum[0]);
-                sum[1] = __fmaf_rn(weights[y], z.y, sum[1]);
-                sum[2] = __fmaf_rn(weights[y], z.z, sum[2]);
-                sum[3] = __fmaf_rn(weights[y], z.w, sum[3]);
-            }
-        }
+        add_products(c, {m.x, m.y, m.z, m.w}, rows + k * PITCH);
     }
 }
 
@@ -151,7 +102,7 @@ __device__ __forceinline__ void multiply_examples(float (&c)[8][4], const T *mat
 __device__ __forceinline__ u32 first_example() { return MATH == EXACT ? lane_id() / 8 * 4 : lane_id() / 4; }
 constexpr u32 EXAMPLE_STEP = MATH == EXACT ? 1 : 8;
 
-// The lane's first column of what `multiply_columns` makes.
+// The lane's first column of what `multiply_rows` makes.
 __device__ __forceinline__ u32 first_column() { return threadIdx.x / 32 * 16 + first_row(); }
 
 // Lists the panel's examples whose label lies in the tile, in order.
@@ -160,7 +111,7 @@ __device__ __forceinline__ void list_labels(const LossInput &in, const ResidualS
     u32 length = 0;
 #pragma unroll 1
     for (u32 i = lane_id(); i < PANEL; i += 32) {
-        const u32 label = begin + i < in.b ? __ldg(in.labels + begin + i) - channel : TILE;
+        const u32 label = (begin + i < in.b ? in.labels.at(begin + i) : NO_CLASS) - channel;
         const u32 ballot = __ballot_sync(ALL_LANES, label < TILE);
         if (label < TILE) shared.list[length + __popc(ballot & ((1u << lane_id()) - 1))] = label << 16 | i;
         length += __popc(ballot);
@@ -194,43 +145,43 @@ __device__ __forceinline__ void stage_targets(const LossInput &in, const Residua
         if (!resident) list_labels(in, shared, begin, channel);
     } else if (!resident || !is_16_bit<Number>) {
         if constexpr (TARGETS == SOFT_ROWS)
-            stage_rows<THREADS, PANEL>(shared.targets, in.soft, 0, begin, in.b, channel);
+            stage_any<THREADS, PANEL, TILE, PITCH>(shared.targets, in.soft, 0, begin, in.b, channel);
         else
             for (u32 row = 0; row < PANEL; row += CHUNK<Number>)
-                stage_labels<Number, THREADS>(shared.targets + row * PITCH, in.labels, begin + row, in.b, channel);
+                stage_labels<THREADS>(shared.targets + row * PITCH, in.labels, begin + row, in.b, channel);
     }
 }
 
 // S~ and Y~ of the span of columns from `column` on. Logits and targets of an only panel stay from the first span on.
-__device__ __forceinline__ void sum_columns(const LossInput &in, const ResidualShared &shared, const ResidualWork &work, u32 column,
+__device__ __forceinline__ void sum_columns(const LossInput &in, const ResidualShared &shared, const Work &work, u32 column,
                                             float (&s)[8][4], float (&y)[8][4]) {
-    const bool resident = work.panels == 1 && column > work.begin;
+    const u32 panels = ceil_div(in.b, u32(PANEL));
+    const bool resident = panels == 1 && column > work.begin;
     __syncthreads();
     if constexpr (!SECOND_PRODUCT)
         for (u32 x = threadIdx.x; x < RESIDUAL_BYTES / 16; x += THREADS)
             store_pack(reinterpret_cast<unsigned char *>(shared.targets) + 16 * x, {{0, 0, 0, 0}});
     stage_statistics(in, shared, work.position, column);
 #pragma unroll 1
-    for (u32 turn = 0; turn < work.panels; ++turn) {
-        const u32 begin = (work.example / PANEL + 1 + turn) % work.panels * PANEL;
+    for (u32 turn = 0; turn < panels; ++turn) {
+        const u32 begin = (work.example / PANEL + 1 + turn) % panels * PANEL;
         if (turn > 0) __syncthreads();
-        stage_block<Number, THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, in.matrix, work.position, column, in.columns, begin);
-        if (!resident) stage_rows<THREADS, PANEL>(shared.logits, in.logits, work.position, begin, in.b, work.channel);
+        stage_block<THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, in.matrix, work.position, column, in.columns, begin);
+        if (!resident) stage_any<THREADS, PANEL, TILE, PITCH>(shared.logits, in.logits, work.position, begin, in.b, work.channel);
         stage_targets(in, shared, begin, work.channel, resident);
         commit_copies();
         copies_arrived<0>();
         __syncthreads();
         const u32 examples = ceil_div(min(in.b - begin, u32(PANEL)), STEP<Number>) * STEP<Number>;
-        multiply_columns(s, shared.matrix, shared.logits, examples);
+        multiply_rows<MATRIX_PITCH, 2>(s, shared.matrix, shared.logits, examples);
         if constexpr (SECOND_PRODUCT)
-            multiply_columns(y, shared.matrix, shared.targets, examples);
+            multiply_rows<MATRIX_PITCH, 2>(y, shared.matrix, shared.targets, examples);
         else
             add_labels(shared);
     }
     const u32 first = column + threadIdx.x / 32 * 16;
     mend(s, in.logits, work.position, work.channel, in.b, [&](u32 row, u32 i) {
-        const Number *from = in.matrix.data + i64(work.position) * in.matrix.position + i64(first + row) * in.matrix.row;
-        return first + row < in.columns ? to_float(from[i]) : 0.0f;
+        return first + row < in.columns ? to_float(*in.matrix.at(first + row, work.position, i)) : 0.0f;
     });
     __syncthreads();
     if constexpr (!SECOND_PRODUCT)

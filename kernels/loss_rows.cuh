@@ -12,8 +12,8 @@
 #include "loss_tile.cuh"
 #include "math.cuh"
 
-// Targets of labels add up to 1, but for the rounding of 16-bit weights. What these add up to makes the residuals of all classes
-// add up to zero.
+// Targets of labels add up to 1, but for examples without class, which the caller takes off, and for the rounding of 16-bit
+// weights. What these add up to makes the residuals of all classes add up to zero.
 constexpr bool ADDS_TARGETS = TARGETS == SOFT_ROWS || is_16_bit<Number>;
 constexpr bool EXPECTS = MATH == EXACT;
 
@@ -101,14 +101,14 @@ struct Rows {
         }
     }
 
-    // The result of the lane's row m, the same in all lanes that share it.
-    __device__ __forceinline__ ColumnResult finish(u32 m) const {
+    // The result of the lane's row m, the same in all lanes that share it. `known`: its total where targets are not added up.
+    __device__ __forceinline__ ColumnResult finish(u32 m, float known) const {
         const float all = row_sum(sum[m]), fits = row_sum(fit[m]);
         ColumnResult result;
         // The largest term is 1 but for rounding; NaN stays NaN, and 0 stays 0: the gradient is not to subtract an infinity.
         result.log2_sum = all > 0.5f ? scale[m] + log2_of(all) : all;
         result.log_sum = __fmul_rn(result.log2_sum, LN_2);
-        result.total = ADDS_TARGETS ? row_sum(total[m]) : 1.0f;
+        result.total = ADDS_TARGETS ? row_sum(total[m]) : known;
         result.loss = __fmaf_rn(result.total, result.log_sum, -fits);
         if (all == 0.0f) result.log_sum = -__int_as_float(0x7f800000);
         result.entropy = row_sum(entropy[m]) * LN_2;

@@ -9,11 +9,7 @@
 // grid                    x = r * splits, position slowest. A block takes tiles of 16 WARPS columns split, split + splits, ...;
 //                         splits <= ceil(n / (16 WARPS))
 // block                   32 WARPS; a warp owns 16 columns
-// dynamic shared bytes    slabs   = WARPS * 64 (PANEL + 8)
-//                         stages  = 2 * (16 WARPS + SPAN) * PITCH, PITCH = 80 bytes for 16 bits and f32 exact, 96 for tf32
-//                         tiles   = WARPS * 64 (SPAN + 8)        scratch = WARPS * 3072
-//                         slabs + (MULTI ? scratch + max(stages, tiles) : max(stages, tiles, scratch))
-//                         SPAN = PANEL >= 128 ? 128 : 64
+// shared                  slabs, then in one place stages, dM of SPAN examples and (with MULTI before them) scratch
 // kernel `mix_backward_attention_sum`   da (b, r): the slices of `partial` in order, on the scale of the caller's attention, zero
 //                         for examples whose map was replaced        grid x = ceil(b r / 256)        block 256
 // defines                 -DELEMENT=  -DMATH=  -DDRAW=  -DPANEL= 64 or a multiple of 128  -DMULTI=  -DWARPS=
@@ -28,16 +24,13 @@ struct MixAttentionParams {
     Sampler sampler;
     Matrix<const ELEMENT> features;      // (b, r, d); channels 0: no features
     Matrix<const ELEMENT> d_mixed;       // (n, r, d)
-    const u32 *labels;                   // (b), or null
+    Labels labels;                       // (b), or none
     Matrix<const float> soft;            // (b, c), where there are no labels
     Matrix<const float> d_mixed_targets; // (n, r, c); channels 0: no targets
     float *partial;                      // (splits * WARPS, r, b)
     u32 splits, padding;
 };
-static_assert(sizeof(MixAttentionParams) == 280, "mirrored by the host");
-
-// What sums are multiplied by until the last, which is in f64: 1 / s of tiny attention is huge.
-constexpr float DOWN = 2.3283064365386963e-10f; // 2^-32
+static_assert(sizeof(MixAttentionParams) == 304, "mirrored by the host");
 
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 SPAN = PANEL >= 128 ? 128 : 64;              // examples at a time
@@ -49,6 +42,10 @@ constexpr u32 SUM_PITCH = SPAN + 8;
 
 using MixColumns = Columns<DRAW, PANEL, MULTI>;
 constexpr u32 SLABS_BYTES = WARPS * MixColumns::SLAB_FLOATS * 4;
+constexpr u32 SCRATCH_BYTES = WARPS * sizeof(DrawScratch);
+constexpr u32 WORK_BYTES = larger_of(2 * STAGE_ELEMENTS * u32(sizeof(ELEMENT)), WARPS * 16 * SUM_PITCH * 4);
+static_assert(SHARED_BYTES == SLABS_BYTES + (MULTI ? SCRATCH_BYTES + WORK_BYTES : larger_of(WORK_BYTES, SCRATCH_BYTES)),
+              "counted by the host");
 static_assert(PANEL % SPAN == 0, "a panel is whole spans");
 
 struct Block {
@@ -64,7 +61,7 @@ __device__ __forceinline__ Block make_block(const MixAttentionParams &p) {
     const u32 warp = threadIdx.x / 32;
     unsigned char *rest = shared + SLABS_BYTES;
     auto *scratch = reinterpret_cast<DrawScratch *>(rest) + warp;
-    if (MULTI) rest += WARPS * sizeof(DrawScratch);
+    if (MULTI) rest += SCRATCH_BYTES;
     return {p, reinterpret_cast<ELEMENT *>(rest), reinterpret_cast<float *>(shared) + warp * MixColumns::SLAB_FLOATS, scratch,
             reinterpret_cast<float *>(rest) + warp * 16 * SUM_PITCH};
 }
@@ -128,16 +125,16 @@ template <class D, class Z>
 __device__ __forceinline__ void stage_both(const Block &block, u32 turn, const Matrix<const D> &d, const Matrix<const Z> &z, u32 j,
                                            u32 first, u32 begin, u32 channel) {
     ELEMENT *to = block.stages + turn % 2 * STAGE_ELEMENTS;
-    stage_any<ELEMENT, THREADS, 16 * WARPS, DEPTH, PITCH>(to, d, j, first, block.p.sampler.n, channel);
-    stage_any<ELEMENT, THREADS, SPAN, DEPTH, PITCH>(to + A_ELEMENTS, z, j, begin, block.p.sampler.b, channel);
+    stage_any<THREADS, 16 * WARPS, DEPTH, PITCH>(to, d, j, first, block.p.sampler.n, channel);
+    stage_any<THREADS, SPAN, DEPTH, PITCH>(to + A_ELEMENTS, z, j, begin, block.p.sampler.b, channel);
 }
 
 // Adds columns from `first` on times examples from `begin` on: rows of dZ~ and Z over all channels, then of dY~ and soft rows
 // over all classes.
-__device__ __forceinline__ void add_products(float (&c)[TILES][4], const Block &block, u32 j, u32 first, u32 begin) {
+__device__ __forceinline__ void add_tiles(float (&c)[TILES][4], const Block &block, u32 j, u32 first, u32 begin) {
     const MixAttentionParams &p = block.p;
     const u32 features = ceil_div(p.d_mixed.channels, DEPTH);
-    const u32 turns = features + (p.labels ? 0 : ceil_div(p.d_mixed_targets.channels, DEPTH));
+    const u32 turns = features + (p.labels.data ? 0 : ceil_div(p.d_mixed_targets.channels, DEPTH));
     // The copies of a turn fly while the one before is multiplied.
 #pragma unroll 1
     for (u32 turn = 0; turn <= turns; ++turn) {
@@ -195,8 +192,8 @@ __device__ __forceinline__ Pairs load_pairs(const Block &block, const MixColumns
 __device__ __forceinline__ float label_gradient(const MixAttentionParams &p, u32 j, u32 k, u32 i) {
     const Matrix<const float> &d = p.d_mixed_targets;
     if (i >= p.sampler.b || k >= p.sampler.n) return 0.0f;
-    const u32 label = __ldg(p.labels + i);
-    return label < d.channels ? __ldg(d.data + i64(k) * d.row + i64(j) * d.position + i64(label) * d.channel) : 0.0f;
+    const u32 label = p.labels.at(i);
+    return label < d.channels ? __ldg(d.at(k, j, label)) : 0.0f;
 }
 
 // Makes dM of SPAN examples from `begin` on.
@@ -204,9 +201,9 @@ __device__ __forceinline__ void make_products(const Block &block, const MixColum
     const MixAttentionParams &p = block.p;
     const u32 first = columns.drawer.first - threadIdx.x / 32 * COLUMNS, j = columns.drawer.j;
     float c[TILES][4] = {};
-    add_products(c, block, j, first, begin);
+    add_tiles(c, block, j, first, begin);
     park_products(c, block.products);
-    if (p.labels) {
+    if (p.labels.data) {
         for (u32 column = 0; column < COLUMNS; ++column)
             for (u32 at = lane_id(); at < SPAN; at += 32)
                 block.products[column * SUM_PITCH + at] += label_gradient(p, j, columns.drawer.first + column, begin + at);

@@ -9,11 +9,7 @@
 // grid     x = r * ceil(n / (16 WARPS)) * splits, position slowest, then column tile, then split. A block makes 16 WARPS mixtures of
 //          one position and sweeps its split's share of the tiles of 64 channels; every split draws again.
 // block    32 WARPS threads; a warp owns 16 mixtures from the draw to the store
-// dynamic shared bytes
-//          slabs  = WARPS * 64 (PANEL + 8)
-//          stages = 2 * 9216 (f16, bf16) or 2 * 8704 (f32)
-//          (STATIONARY ? max(slabs, stages) : slabs + stages) + WARPS * ((MULTI ? 3072 : 0) + 4608)
-//          STATIONARY = MATH != 0 and not MULTI and PANEL <= 256 (16 bits) or 128 (tf32)
+// shared   slabs and two stages, in one place where STATIONARY; then a tile a warp, and with MULTI scratch of its own
 // defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64
 //          -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=
 //
@@ -29,12 +25,12 @@ struct MixForwardParams {
     Sampler sampler;
     Matrix<const ELEMENT> features; // (b, r, d); channels 0: none
     Matrix<ELEMENT> mixed;          // (n, r, d)
-    const u32 *labels;              // (b), or null
+    Labels labels;                  // (b), or none
     Matrix<const float> soft;       // (b, c), where there are no labels; channels = c with either, 0 with neither
     Matrix<float> mixed_targets;    // (n, r, c)
     u32 column_tiles, splits;
 };
-static_assert(sizeof(MixForwardParams) == 272, "mirrored by the host");
+static_assert(sizeof(MixForwardParams) == 296, "mirrored by the host");
 
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 CHUNKS = PANEL / CHUNK<ELEMENT>; // of a panel
@@ -45,7 +41,9 @@ constexpr u32 LEAST_WARPS = FRAGMENTS > 8 ? 8 : 16; // of a multiprocessor; 64 r
 using MixColumns = Columns<DRAW, PANEL, MULTI>;
 constexpr u32 SLABS_BYTES = WARPS * MixColumns::SLAB_FLOATS * 4;
 constexpr u32 STAGES_BYTES = 2 * STAGE_BYTES<ELEMENT>;
+constexpr u32 COMMON_BYTES = STATIONARY ? larger_of(SLABS_BYTES, STAGES_BYTES) : SLABS_BYTES + STAGES_BYTES;
 constexpr u32 WARP_BYTES = (MULTI ? sizeof(DrawScratch) : 0) + OUT_BYTES;
+static_assert(SHARED_BYTES == COMMON_BYTES + WARPS * WARP_BYTES, "counted by the host");
 static_assert(sizeof(DrawScratch) <= OUT_BYTES, "a warp draws where it later parks tiles");
 
 struct Shared {
@@ -59,8 +57,7 @@ __device__ __forceinline__ Shared partition() {
     extern __shared__ __align__(16) unsigned char bytes[];
     const u32 warp = threadIdx.x / 32;
     constexpr u32 stages = STATIONARY ? 0 : SLABS_BYTES;
-    constexpr u32 warps = STATIONARY ? (SLABS_BYTES > STAGES_BYTES ? SLABS_BYTES : STAGES_BYTES) : SLABS_BYTES + STAGES_BYTES;
-    unsigned char *own = bytes + warps + warp * WARP_BYTES;
+    unsigned char *own = bytes + COMMON_BYTES + warp * WARP_BYTES;
     return {reinterpret_cast<ELEMENT *>(bytes + stages), reinterpret_cast<float *>(bytes) + warp * MixColumns::SLAB_FLOATS,
             reinterpret_cast<DrawScratch *>(own), own + WARP_BYTES - OUT_BYTES};
 }
@@ -76,38 +73,13 @@ __device__ __forceinline__ u32 all_tiles(const MixForwardParams &p) {
 __device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 tile) {
     const u32 features = feature_tiles(p);
     if (tile < features)
-        stage_block<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.features, j, begin, p.sampler.b,
-                                                                                  tile * TILE);
-    else if (p.labels)
-        stage_labels<ELEMENT, THREADS>(to, p.labels, begin, p.sampler.b, (tile - features) * TILE);
+        stage_block<THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.features, j, begin, p.sampler.b, tile * TILE);
+    else if (p.labels.data)
+        stage_labels<THREADS>(to, p.labels, begin, p.sampler.b, (tile - features) * TILE);
     else
-        stage_any<ELEMENT, THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b,
-                                                                                (tile - features) * TILE);
+        stage_any<THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b,
+                                                                       (tile - features) * TILE);
     commit_copies();
-}
-
-// Adds one staged chunk, whose first example is `inside` examples into the panel; `left` examples are not zero.
-template <class T>
-__device__ __forceinline__ void multiply(float (&c)[8][4], const u32 (&fragments)[FRAGMENTS][4], const float *slab,
-                                         const T *rows, u32 inside, u32 left) {
-    if constexpr (MATH == EXACT) {
-#pragma unroll 2
-        for (u32 i = 0; i < CHUNK<T> && i < left; i += 4)
-            multiply_exact<MixColumns::PITCH>(c, slab + inside + i, rows + i * STAGE_PITCH<T>);
-    } else if constexpr (STATIONARY) {
-#pragma unroll
-        for (u32 i = 0; i < CHUNK<T>; i += STEP<T>) {
-            if (i >= left) break;
-            multiply_fragment(c, fragments[(inside + i) / STEP<T>], rows + i * STAGE_PITCH<T>);
-        }
-    } else {
-#pragma unroll 2
-        for (u32 i = 0; i < CHUNK<T> && i < left; i += STEP<T>) {
-            u32 loaded[4];
-            load_fragment<T, MixColumns::PITCH>(loaded, slab + inside + i);
-            multiply_fragment(c, loaded, rows + i * STAGE_PITCH<T>);
-        }
-    }
 }
 
 // All chunks of one tile of channels.
@@ -131,8 +103,8 @@ __device__ __forceinline__ void sum_tile(const MixForwardParams &p, const Shared
             ELEMENT *other = shared.stages + (turn + 1) % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT));
             if (!tile_ends || tile + 1 < end)
                 stage(p, other, columns.drawer.j, tile_ends ? 0 : begin + CHUNK<ELEMENT>, tile + tile_ends);
-            multiply(c, fragments, shared.slab, shared.stages + turn % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT)),
-                     chunk * CHUNK<ELEMENT>, b - begin);
+            const ELEMENT *rows = shared.stages + turn % 2 * (STAGE_BYTES<ELEMENT> / sizeof(ELEMENT));
+            multiply_chunk<MixColumns::PITCH>(c, fragments, shared.slab, rows, chunk * CHUNK<ELEMENT>, b - begin);
             ++turn;
         }
     }
@@ -145,9 +117,8 @@ __device__ __forceinline__ void write_sums(const float (&c)[8][4], const Shared 
     const u32 k = columns.drawer.first, n = columns.sampler.n;
     if (k >= n) return;
     Out *parked = static_cast<Out *>(shared.tile);
-    park_tile<Out, MATH>(c, parked);
-    Out *to = mixed.data + i64(k) * mixed.row + i64(columns.drawer.j) * mixed.position + i64(channel) * mixed.channel;
-    write_tile(parked, to, mixed.row, mixed.channel, min(COLUMNS, n - k), mixed.channels - channel, mixed.aligned);
+    park_tile(c, parked, first_row());
+    write_tile(parked, mixed, k, columns.drawer.j, channel, min(COLUMNS, n - k));
 }
 
 // Sweeps this split's tiles of channels past the mix matrix.

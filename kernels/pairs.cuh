@@ -24,7 +24,7 @@ template <u32 PITCH>
 __device__ __forceinline__ void prepare_pairs(Drawer<DRAW_PAIR, PITCH> &drawer, float alpha_low, float alpha_high, u32 b,
                                               bool per_column, bool alpha_is_one) {
     const u32 column = lane_id() % COLUMNS, which = lane_id() / COLUMNS;
-    const u32 k = per_column ? drawer.first + column : 0;
+    const u32 k = per_column ? drawer.column_of_0 + column : 0;
     const Gamma gamma = make_gamma(column_alpha(drawer.stream, alpha_low, alpha_high, 0, k), alpha_is_one);
     const Draw mine = search_draw(gamma, drawer.stream, FACTOR, 0, which, k);
     float g = mine.value;
@@ -36,7 +36,7 @@ __device__ __forceinline__ void prepare_pairs(Drawer<DRAW_PAIR, PITCH> &drawer, 
     if (which == 0) drawer.scratch->gammas[column] = make_float4(g, other, 0.0f, 0.0f);
 #pragma unroll 1
     for (u32 c = 0; c < COLUMNS && drawer.first + c < drawer.n; ++c) {
-        const u32 partner = partner_of(drawer.stream, b, (drawer.first + c) / b, (drawer.first + c) % b);
+        const u32 partner = partner_of(drawer.stream, b, (drawer.column_of_0 + c) / b, (drawer.column_of_0 + c) % b);
         if (lane_id() == 0) drawer.scratch->partners[c] = partner;
     }
     __syncwarp();
@@ -47,11 +47,11 @@ __device__ __forceinline__ void fill_pairs(const Drawer<DRAW_PAIR, PITCH> &drawe
     for (u32 column = 0; column < COLUMNS; ++column)
         for (u32 i = lane_id(); i < ceil_div(examples, 8u) * 8; i += 32) drawer.slab[column * PITCH + i] = 0.0f;
     __syncwarp();
-    const u32 column = lane_id(), k = drawer.first + column;
-    if (column >= COLUMNS || k >= drawer.n) return;
+    const u32 column = lane_id();
+    if (column >= COLUMNS || drawer.first + column >= drawer.n) return;
     const float4 factors = drawer.scratch->gammas[column];
     // Unsigned differences: an example before the panel is past its end, too.
-    const u32 own = k % b - begin, partner = drawer.scratch->partners[column] - begin;
+    const u32 own = (drawer.column_of_0 + column) % b - begin, partner = drawer.scratch->partners[column] - begin;
     float *row = drawer.slab + column * PITCH;
     if (own < examples) row[own] = factors.x;
     if (partner < examples) row[partner] = partner == own ? __fadd_rn(factors.x, factors.y) : factors.y;

@@ -2,6 +2,9 @@
 #pragma once
 #include "types.cuh"
 
+// Sums of the gradient of attention are this times what they should be until the last, in f64: 1 / s of tiny attention is huge.
+constexpr float DOWN = 2.3283064365386963e-10f; // 2^-32
+
 // Over the four lanes of a quad: (p0 + p1) + (p2 + p3), in all four lanes.
 __device__ __forceinline__ float quad_sum(float x) {
     x = __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, 1));
@@ -17,6 +20,12 @@ __device__ __forceinline__ float quad_max(float x) {
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance >>= 1) x = __fadd_rn(x, __shfl_xor_sync(ALL_LANES, x, distance));
+    return x;
+}
+
+__device__ __forceinline__ double warp_sum(double x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance >>= 1) x += __shfl_xor_sync(ALL_LANES, x, distance);
     return x;
 }
 

@@ -1,6 +1,10 @@
-// Fixed-width names, element types with their conversions, and 16-byte packs. NVRTC has no headers, so none is used.
+// Fixed-width names, element types with their conversions, packs of 16 bytes and matrices in memory. NVRTC has no headers: none is
+// used.
 //
 // Elements are stored as float, f16 or bf16 and computed with as float. Conversions to 16 bits round to nearest even.
+//
+// -DSHARED_BYTES= is the dynamic shared memory of a block, as the host counts it; a source that has some asserts that this is what
+// it uses. Those without get no such macro.
 #pragma once
 
 using u16 = unsigned short;
@@ -30,6 +34,16 @@ __device__ __forceinline__ u32 lane_id() { return threadIdx.x & 31; }
 #define LAUNCH_BOUNDS(threads, warps) __launch_bounds__(threads, 32 * (warps) / (threads) > 0 ? 32 * (warps) / (threads) : 1)
 
 template <class T> constexpr bool is_16_bit = sizeof(T) == 2;
+
+template <class A, class B> constexpr bool SAME = false;
+template <class A> constexpr bool SAME<A, A> = true;
+
+template <bool Condition, class A, class B> struct Select {
+    using Type = A;
+};
+template <class A, class B> struct Select<false, A, B> {
+    using Type = B;
+};
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
@@ -63,7 +77,7 @@ template <> struct Convert<f16> {
     }
 };
 
-// bf16 needs sm_80, as its tensor cores do.
+// Before sm_80 the conversions are made of integer operations; tensor cores take bf16 from sm_80 on.
 template <> struct Convert<bf16> {
     static __device__ __forceinline__ bf16 one(float x) {
         bf16 y;
@@ -115,11 +129,29 @@ __device__ __forceinline__ void store_pack(void *to, Pack x) {
 }
 
 // Four neighbouring elements at once; `to` on the boundary of as many. (A plain store the compiler may take apart.)
-template <class T> __device__ __forceinline__ void store_four(T *to, const float (&x)[4]) {
+template <class T> __device__ __forceinline__ void store_four(T *to, float4 x) {
     if constexpr (is_16_bit<T>)
-        __stcg(reinterpret_cast<uint2 *>(to), make_uint2(Convert<T>::pair(x[0], x[1]), Convert<T>::pair(x[2], x[3])));
+        __stcg(reinterpret_cast<uint2 *>(to), make_uint2(Convert<T>::pair(x.x, x.y), Convert<T>::pair(x.z, x.w)));
     else
-        __stcg(reinterpret_cast<float4 *>(to), make_float4(x[0], x[1], x[2], x[3]));
+        __stcg(reinterpret_cast<float4 *>(to), x);
 }
 
+// A matrix in global memory, (rows, channels) at each position.
+template <class T> struct Matrix {
+    T *data;
+    i64 row, position, channel; // strides in elements
+    u32 channels;
+    u32 aligned; // rows contiguous and every row of every position on a 16-byte boundary
+
+    __device__ __forceinline__ T *at(u32 i, u32 j, u32 x) const {
+        return data + i64(i) * row + i64(j) * position + i64(x) * channel;
+    }
+};
+
+// What gradients are multiplied by: the host's factor, and what is in device memory where that is not null.
+__device__ __forceinline__ float upstream_of(float factor, const float *upstream) {
+    return upstream ? factor * __ldg(upstream) : factor;
+}
+
+template <class Integer> __host__ __device__ constexpr Integer larger_of(Integer a, Integer b) { return a > b ? a : b; }
 template <class Integer> __host__ __device__ constexpr Integer ceil_div(Integer a, Integer b) { return (a + b - 1) / b; }

@@ -2,12 +2,13 @@
 //
 //   Lambda_ik = g_ik / sum_l g_lk        M_ik = a_i g_ik / sum_l a_l g_lk        s_k = sum_i a_i Lambda_ik
 //
-// For inspection, and for mix_backward, which reads the mix matrix from a workspace.
+// For inspection, and for the kernels that read columns from a workspace: mix_backward, loss_backward_attention, and the loss of
+// more examples than a block draws.
 //
 // kernel `weights`        out (r, b, columns) of ELEMENT, any strides; mass (r, columns) in f32
 // grid                    x = r * ceil(columns / (16 WARPS)), position slowest; a warp makes 16 columns of one position
 // block                   32 WARPS
-// dynamic shared bytes    WARPS * (64 (PANEL + 8) + 3072)
+// shared                  a slab and scratch a warp
 // -DELEMENT= float|f16|bf16   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64   -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=
 //
 // Deterministic: every element is made by one lane from its own counters, sums run in the contract's order.
@@ -23,9 +24,10 @@ struct WeightsParams {
     u32 matrix;                // 0: Lambda, 1: the mix matrix
     u32 aligned;               // columns contiguous, every row of every position on a 16-byte boundary
 };
-static_assert(sizeof(WeightsParams) == 160, "mirrored by the host");
+static_assert(sizeof(WeightsParams) == 168, "mirrored by the host");
 
 using WeightsColumns = Columns<DRAW, PANEL, MULTI>;
+static_assert(SHARED_BYTES == WARPS * (WeightsColumns::SLAB_FLOATS * 4 + sizeof(DrawScratch)), "counted by the host");
 
 // Element m of a lane's four, for m known only at run time.
 __device__ __forceinline__ float pick(const float (&x)[4], u32 m) {
@@ -48,7 +50,7 @@ __device__ __forceinline__ void write_quads(const WeightsParams &p, const Weight
         for (u32 m = 0; m < 4; ++m) x[m] = pick(read, (m - q) % 4);
         ELEMENT *at = out + i64(begin + i) * p.out_b;
         if (4 * q + 4 <= left) {
-            store_four(at, x);
+            store_four(at, make_float4(x[0], x[1], x[2], x[3]));
         } else {
 #pragma unroll
             for (u32 m = 0; m < 4; ++m)

@@ -62,7 +62,7 @@ pub trait DataMut<'a>: sealed::Sealed {
 }
 
 /// Memory of the host: slices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Host {}
 
 impl sealed::Sealed for Host {}

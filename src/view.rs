@@ -57,10 +57,7 @@ impl<const N: usize> Layout<N> {
         let reach = last.and_then(|last| last.checked_add(1)).filter(|&reach| isize::try_from(reach).is_ok());
         let (shape, strides) = (&self.shape, &self.strides);
         reach.ok_or_else(|| {
-            Error::new(
-                op,
-                ErrorKind::Reach { name: name.into(), shape: shape.to_vec(), strides: strides.to_vec() },
-            )
+            Error::new(op, ErrorKind::Reach { name, shape: shape.to_vec(), strides: strides.to_vec() })
         })
     }
 

@@ -165,6 +165,12 @@ pub fn peak_of(run: impl FnOnce()) -> usize {
     PEAK.load(Ordering::Relaxed) - before
 }
 
+/// Allocations so far.
+pub fn allocations() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
@@ -175,6 +181,7 @@ pub struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 fn grow(bytes: usize) {
+    COUNT.fetch_add(1, Ordering::Relaxed);
     let now = ALLOCATED.fetch_add(bytes, Ordering::Relaxed) + bytes;
     PEAK.fetch_max(now, Ordering::Relaxed);
 }

@@ -6,10 +6,12 @@ use super::device::DeviceInfo;
 use super::jit::Program;
 use super::memory::Bare;
 use super::plan::{Planned, Sink};
-use super::queue::Precision;
+use super::queue::{BareCall, Precision};
+use super::split::CHUNK;
 use super::tile::Tile;
 use super::variant::Variant;
 use crate::element::{Dtype, Element};
+use crate::error::{ErrorKind, Result};
 use crate::op::{
     AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOutputs, Classifier, Columns, LossCall,
     LossInput, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall, MixInput, MixOutputs, MixTargets,
@@ -37,13 +39,48 @@ pub fn kernel_variants(device: &DeviceInfo) -> Vec<KernelVariant> {
     all(device).into_iter().map(KernelVariant::from).collect()
 }
 
+/// The launches of a call on such a device, a line each, in order: op, kernel, variant, grid, block and dynamic shared memory. To see
+/// what a call costs, or to look over what a change of it does; no device is needed. Of the call's memory only layouts are looked at,
+/// and whether it begins on a boundary of 16 bytes: views may be [`View::at`] address 0.
+///
+/// ```
+/// use multimix::cuda::{self, Bare, DeviceInfo, Precision};
+/// use multimix::{Alpha, Layout, Mixing, MixCall, MixInput, MixOutputs, View, ViewMut};
+/// let device = DeviceInfo {
+///     name: "A100".into(),
+///     capability: 80,
+///     multiprocessors: 108,
+///     shared_per_block: 163 << 10,
+///     shared_per_multiprocessor: 164 << 10,
+///     driver_version: 12_040,
+/// };
+/// let call = MixCall::<f32, Bare> {
+///     columns: Mixing::dirichlet(1000, Alpha::PAPER).into(),
+///     input: MixInput {
+///         features: View::at(0, Layout::contiguous([128, 49, 512])),
+///         targets: None,
+///         attention: None,
+///     },
+///     outputs: MixOutputs { features: ViewMut::at(0, Layout::contiguous([1000, 49, 512])), targets: None },
+/// };
+/// let launches = cuda::launches(&device, Precision::Tf32, &call)?;
+/// assert!(launches.iter().any(|line| line.starts_with("mix: mix_forward of mix_forward ELEMENT=float ")));
+/// # Ok::<(), multimix::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of the call itself, save of memory that overlaps or is not there.
+pub fn launches(device: &DeviceInfo, precision: Precision, call: &impl BareCall) -> Result<Vec<String>> {
+    precision.check(device)?;
+    Sink::list(device, precision, call).map(|(_, lines)| lines)
+}
+
 impl From<Variant> for KernelVariant {
     fn from(variant: Variant) -> Self {
-        let program = variant.program();
         Self {
             source: variant.source.file.trim_end_matches(".cu"),
-            macros: program.macros.clone(),
-            program,
+            macros: variant.macros(),
+            program: variant.program(),
             dynamic_shared_bytes: variant.shared_bytes,
         }
     }
@@ -85,7 +122,13 @@ fn out<T, const N: usize>(shape: [usize; N]) -> ViewMut<'static, T, N, Bare> {
 impl Catalogue<'_> {
     /// Calls that the device refuses are left out.
     fn add<C: Planned>(&mut self, precision: Precision, call: &C) {
-        let Ok((variants, _)) = Sink::list(self.device, precision, call) else { return };
+        let variants = match Sink::list(self.device, precision, call) {
+            Ok((variants, _)) => variants,
+            Err(error) => {
+                debug_assert!(matches!(error.kind, ErrorKind::Device { .. }), "{error}");
+                return;
+            }
+        };
         self.variants.extend(variants.into_iter().filter(|variant| self.seen.insert(*variant)));
     }
 
@@ -101,9 +144,25 @@ impl Catalogue<'_> {
                 }
             }
         }
+        self.add_sums::<T>();
         self.add_scale::<T, f32>();
         self.add_scale::<T, T>();
         self.add_scale::<f32, T>();
+    }
+
+    /// More columns than a chunk: gradients come in slices.
+    fn add_sums<T: Element>(&mut self) {
+        let targets = Targets::labels(array::<u32, 1>([1]));
+        self.add(
+            Precision::Exact,
+            &LossCall::<T, Bare> {
+                columns: Mixing::dirichlet(CHUNK + 1, Alpha::PAPER).into(),
+                input: LossInput { logits: array([1; 3]), targets, attention: None },
+                options: LossOptions::default(),
+                upstream: 1.0.into(),
+                outputs: LossOutputs { logits: Some(out([1; 3])), ..LossOutputs::default() },
+            },
+        );
     }
 
     fn add_scale<T: Element, G: Element>(&mut self) {
@@ -184,14 +243,18 @@ impl Catalogue<'_> {
         let targets = [Targets::labels(array::<u32, 1>([b])), Targets::Soft(array([b, 1]))];
         for targets in targets {
             let input = LossInput { logits: array([b, 1, 1]), targets, attention: Some(array([b, 1])) };
+            let options = LossOptions { detach_attention: false, ..LossOptions::default() };
             // None, dS in either type, and da, for which everything is taken in f32.
             for wanted in 0..4 {
+                if wanted == 2 && T::DTYPE == Dtype::F32 {
+                    continue;
+                }
                 self.add(
                     precision,
                     &LossCall::<T, Bare> {
                         columns: columns.clone(),
                         input: input.clone(),
-                        options: LossOptions::default(),
+                        options,
                         upstream: 1.0.into(),
                         outputs: LossOutputs {
                             logits: (wanted == 1 || wanted == 3).then(|| out([b, 1, 1])),

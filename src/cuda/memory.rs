@@ -57,11 +57,11 @@ impl Memory for Bare {
         *address
     }
 
-    fn reborrow<'s, T>(address: &'s CUdeviceptr) -> CUdeviceptr {
+    fn reborrow<T>(address: &CUdeviceptr) -> CUdeviceptr {
         *address
     }
 
-    fn reborrow_mut<'s, T>(address: &'s mut CUdeviceptr) -> CUdeviceptr {
+    fn reborrow_mut<T>(address: &mut CUdeviceptr) -> CUdeviceptr {
         *address
     }
 

@@ -62,7 +62,7 @@ mod variant;
 mod weights;
 
 pub(crate) use advice::driver_error;
-pub use catalogue::{KernelVariant, kernel_variants};
+pub use catalogue::{KernelVariant, kernel_variants, launches};
 pub use cudarc;
 pub use device::{DeviceInfo, open};
 pub use engine::{Engine, KernelReport};

@@ -49,6 +49,7 @@ impl<P> Clone for Kernel<P> {
 impl<P> Copy for Kernel<P> {}
 
 /// What becomes of a plan.
+#[allow(clippy::large_enum_variant)] // One lives on the stack of each call.
 enum Aim<'e> {
     Measure,
     Compile(&'e Engine),
@@ -85,7 +86,7 @@ impl<'e> Sink<'e> {
 
     /// Bytes of workspace of a call.
     pub(super) fn measure<C: Planned>(device: &DeviceInfo, precision: Precision, call: &C) -> Result<usize> {
-        check(call)?;
+        check(call, Check::new(C::OP))?;
         let mut sink = Sink::new(C::OP, device, precision, Aim::Measure);
         call.plan(&mut sink)?;
         Ok(sink.used)
@@ -93,16 +94,17 @@ impl<'e> Sink<'e> {
 
     /// Compiles what a call needs.
     pub(super) fn compile<C: Planned>(engine: &Engine, precision: Precision, call: &C) -> Result<()> {
-        check(call)?;
+        check(call, Check::new(C::OP))?;
         call.plan(&mut Sink::new(C::OP, engine.device(), precision, Aim::Compile(engine)))
     }
 
-    /// The launches of a call, as text. Nothing is checked.
+    /// The variants and the launches of a call, as text. What lies where does not matter.
     pub(super) fn list<C: Planned>(
         device: &DeviceInfo,
         precision: Precision,
         call: &C,
     ) -> Result<(Vec<Variant>, Vec<String>)> {
+        check(call, Check::described(C::OP))?;
         let mut lines = vec![];
         let mut sink = Sink::new(C::OP, device, precision, Aim::List(&mut lines));
         call.plan(&mut sink)?;
@@ -122,7 +124,7 @@ impl<'e> Sink<'e> {
         call: &C,
         workspace: ViewMut<'_, u8, 1, Bare>,
     ) -> Result<()> {
-        let check = check(call)?;
+        let check = check(call, Check::new(C::OP))?;
         let (base, [given]) = (workspace.data, workspace.layout.shape);
         let aim = Aim::Launch { engine, stream, given, check };
         let mut sink = Sink { base, ..Sink::new(C::OP, engine.device(), precision, aim) };
@@ -217,8 +219,7 @@ impl<'e> Sink<'e> {
     }
 }
 
-fn check<C: Planned>(call: &C) -> Result<Check> {
-    let mut check = Check::new(C::OP);
+fn check<C: Planned>(call: &C, mut check: Check) -> Result<Check> {
     call.check(&mut check)?;
     call.check_strides()?;
     Ok(check)

@@ -7,6 +7,7 @@ use cudarc::driver::{CudaSlice, CudaStream};
 
 use super::advice::driver_error;
 use super::call::Call;
+use super::device::DeviceInfo;
 use super::engine::Engine;
 use super::memory::{Bare, Cuda};
 use super::plan::{Planned, Sink};
@@ -31,8 +32,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn check(self, engine: &Engine) -> Result<()> {
-        let device = engine.device();
+    pub(super) fn check(self, device: &DeviceInfo) -> Result<()> {
         if self == Self::Exact || device.has_ampere_tensor_cores() {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl<'a> BareQueue<'a> {
     /// # Errors
     /// [`ErrorKind::Device`] for tf32 on a device without it.
     pub fn precision(self, precision: Precision) -> Result<Self> {
-        precision.check(self.engine)?;
+        precision.check(self.engine.device())?;
         Ok(Self { precision, ..self })
     }
 
@@ -191,7 +191,7 @@ impl<'a> Queue<'a> {
     /// # Errors
     /// [`ErrorKind::Device`] for tf32 on a device without it.
     pub fn precision(self, precision: Precision) -> Result<Self> {
-        precision.check(self.engine)?;
+        precision.check(self.engine.device())?;
         Ok(Self { precision, ..self })
     }
 

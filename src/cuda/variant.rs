@@ -202,16 +202,18 @@ impl Variant {
         self.number("MATH", math as u32)
     }
 
+    /// The macros that tell it from others of its source.
+    pub fn macros(&self) -> Vec<(&'static str, String)> {
+        self.macros.iter().flatten().map(|(name, value)| (*name, value.to_string())).collect()
+    }
+
     /// What the compiler gets: the kernels assert that they use as much shared memory as they are launched with.
     pub fn program(&self) -> Program {
-        let shared = (self.shared_bytes > 0).then_some(("SHARED_BYTES", Value::Number(self.shared_bytes)));
-        let macros = self.macros.iter().chain([&shared]).flatten();
-        Program {
-            name: self.source.file.into(),
-            text: self.source.text.into(),
-            headers: HEADERS,
-            macros: macros.map(|(name, value)| (*name, value.to_string())).collect(),
+        let mut macros = self.macros();
+        if self.shared_bytes > 0 {
+            macros.push(("SHARED_BYTES", self.shared_bytes.to_string()));
         }
+        Program { name: self.source.file.into(), text: self.source.text.into(), headers: HEADERS, macros }
     }
 }
 

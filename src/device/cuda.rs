@@ -162,11 +162,11 @@ impl Memory for Uploaded {
         Arc::clone(data)
     }
 
-    fn reborrow<'s, T>(data: &'s Arc<CudaSlice<T>>) -> Arc<CudaSlice<T>> {
+    fn reborrow<T>(data: &Arc<CudaSlice<T>>) -> Arc<CudaSlice<T>> {
         Arc::clone(data)
     }
 
-    fn reborrow_mut<'s, T>(data: &'s mut Infallible) -> Infallible {
+    fn reborrow_mut<T>(data: &mut Infallible) -> Infallible {
         *data
     }
 

@@ -136,6 +136,7 @@ impl Labels<'_> {
         each!(self, view => view.get([i]) as usize)
     }
 
+    #[allow(clippy::useless_conversion)] // i64 is one of the types.
     pub(crate) fn check_values(&self, op: &'static str, classes: usize) -> Result<()> {
         each!(self, view => (0..view.shape()[0]).try_for_each(|i| check_label(op, i, view.get([i]).into(), classes)))
     }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use multimix::cuda::Queue;
 use multimix::cuda::cudarc::driver::{CudaSlice, CudaStream};
-use multimix::cuda::{
-    AttentionInput, AttentionOutputs, DeviceTargets, DeviceView, DeviceViewMut, LossInput, LossOutputs,
-    MixBackwardOutputs, MixInput, MixOutputs, MixTargets, MixedGradients, Queue, Upstream, WeightsInput,
-    WeightsOutput,
+use multimix::{
+    Alpha, AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOptions, AttentionOutputs,
+    LossCall, LossInput, LossOptions, LossOutputs, MixBackwardCall, MixBackwardOutputs, MixCall, MixInput,
+    MixOutputs, MixTargets, MixedGradients, Mixing, Result, Targets, View, ViewMut, WeightsCall,
+    WeightsInput, WeightsOutputs,
 };
-use multimix::{Alpha, AttentionOptions, LossOptions, Mixing, Result};
 
 /// b, r, c, n and d.
 const SIZES: [usize; 5] = [9, 3, 7, 40, 8];
@@ -79,12 +80,12 @@ impl Calls {
         stream.synchronize().unwrap();
     }
 
-    /// The `compile_…` of an op.
+    /// The `…_compile` of an op.
     pub fn compile(&mut self, op: Op, queue: &Queue<'_>) -> Result<()> {
         self.call(op, queue, true)
     }
 
-    /// The `_into` of an op.
+    /// The `…_into` of an op.
     pub fn run(&mut self, op: Op, queue: &Queue<'_>) -> Result<()> {
         self.call(op, queue, false)
     }
@@ -92,78 +93,80 @@ impl Calls {
     fn call(&mut self, op: Op, queue: &Queue<'_>, compiles: bool) -> Result<()> {
         let ([b, r, c, n, d], mixing) = (SIZES, Mixing::dirichlet(SIZES[3], Alpha::PAPER).seed(5));
         let Self { out, targets: mixed_targets, d_attention, workspace, .. } = self;
-        let scratch = &mut DeviceViewMut::new(workspace, [WORKSPACE])?;
-        let targets = DeviceTargets::Soft(DeviceView::new(&self.soft, [b, c])?);
-        let attention = Some(DeviceView::new(&self.attention, [b, r])?);
+        let scratch = &mut ViewMut::new(workspace, [WORKSPACE])?;
+        let (columns, targets) = (mixing.into(), Targets::Soft(View::new(&self.soft, [b, c])?));
+        let attention = Some(View::new(&self.attention, [b, r])?);
         let mix_input = MixInput {
             // Channels apart: packed first.
-            features: DeviceView::with_strides(&self.features, [b, r, d], [r * d, 1, r])?,
+            features: View::with_strides(&self.features, [b, r, d], [r * d, 1, r])?,
             targets: Some(MixTargets { targets: targets.clone(), classes: c }),
             attention: attention.clone(),
-            weights: None,
         };
-        let features = DeviceView::new(&self.features, [b, r, d])?;
+        let features = View::new(&self.features, [b, r, d])?;
         let (attention_input, options) =
             (AttentionInput { features, classifier: None }, AttentionOptions::default());
         match op {
-            Op::Weights if compiles => queue.compile_weights::<f32>(mixing.generator, b, true),
             Op::Weights => {
-                let input = WeightsInput { b, r, attention, weights: None };
-                let columns = Some(DeviceViewMut::new(out, [r, b, n])?);
-                queue.weights_into(&mixing, &input, &mut WeightsOutput { columns, mass: None }, scratch)
+                let outputs = WeightsOutputs { matrix: Some(ViewMut::new(out, [r, b, n])?), mass: None };
+                let input = WeightsInput { b, r, attention };
+                let call = &mut WeightsCall { columns, input, outputs };
+                if compiles { queue.weights_compile(call) } else { queue.weights_into(call, scratch) }
             }
-            Op::Attention if compiles => queue.compile_attention(&attention_input, &options, None),
             Op::Attention => {
-                let maps = DeviceViewMut::new(out, [b, r])?;
-                queue.attention_forward_into(&attention_input, &options, maps, scratch)
+                let maps = ViewMut::new(out, [b, r])?;
+                let call = &mut AttentionCall { input: attention_input, options, maps };
+                if compiles { queue.attention_compile(call) } else { queue.attention_into(call, scratch) }
             }
             Op::AttentionBackward => {
-                let gradient = DeviceViewMut::new(out, [b, r, d])?;
-                let mut outputs = AttentionOutputs { features: gradient, classifier: None };
-                if compiles {
-                    return queue.compile_attention(&attention_input, &options, Some(&mut outputs));
+                let features = ViewMut::new(out, [b, r, d])?;
+                let call = &mut AttentionBackwardCall {
+                    input: attention_input,
+                    options,
+                    d_maps: View::new(&self.attention, [b, r])?,
+                    outputs: AttentionOutputs { features, classifier: None },
+                };
+                match compiles {
+                    true => queue.attention_backward_compile(call),
+                    false => queue.attention_backward_into(call, scratch),
                 }
-                let d_maps = DeviceView::new(&self.attention, [b, r])?;
-                queue.attention_backward_into(&attention_input, &options, &d_maps, outputs, scratch)
             }
             Op::MixForward => {
-                let mut outputs = MixOutputs {
-                    features: DeviceViewMut::new(out, [n, r, d])?,
-                    targets: Some(DeviceViewMut::new(mixed_targets, [n, r, c])?),
+                let outputs = MixOutputs {
+                    features: ViewMut::new(out, [n, r, d])?,
+                    targets: Some(ViewMut::new(mixed_targets, [n, r, c])?),
                 };
-                if compiles {
-                    return queue.compile_mix_forward(&mixing, &mix_input, &mut outputs);
-                }
-                queue.mix_forward_into(&mixing, &mix_input, outputs, scratch)
+                let call = &mut MixCall { columns, input: mix_input, outputs };
+                if compiles { queue.mix_compile(call) } else { queue.mix_into(call, scratch) }
             }
             Op::MixBackward => {
                 let gradients = MixedGradients {
-                    features: DeviceView::new(&self.d_mixed, [n, r, d])?,
-                    targets: Some(DeviceView::new(&self.d_mixed_targets, [n, r, c])?),
+                    features: View::new(&self.d_mixed, [n, r, d])?,
+                    targets: Some(View::new(&self.d_mixed_targets, [n, r, c])?),
                 };
-                let mut outputs = MixBackwardOutputs {
-                    features: Some(DeviceViewMut::new(out, [b, r, d])?),
-                    targets: Some(DeviceViewMut::new(mixed_targets, [b, c])?),
-                    attention: Some(DeviceViewMut::new(d_attention, [b, r])?),
+                let outputs = MixBackwardOutputs {
+                    features: Some(ViewMut::new(out, [b, r, d])?),
+                    targets: Some(ViewMut::new(mixed_targets, [b, c])?),
+                    attention: Some(ViewMut::new(d_attention, [b, r])?),
                 };
-                if compiles {
-                    return queue.compile_mix_backward(&mixing, &mix_input, &gradients, &mut outputs);
+                let call = &mut MixBackwardCall { columns, input: mix_input, gradients, outputs };
+                match compiles {
+                    true => queue.mix_backward_compile(call),
+                    false => queue.mix_backward_into(call, scratch),
                 }
-                queue.mix_backward_into(&mixing, &mix_input, &gradients, outputs, scratch)
             }
             Op::Loss => {
-                let logits = DeviceView::new(&self.logits, [b, r, c])?;
-                let input = LossInput { logits, targets, attention, weights: None };
-                let options = LossOptions { detach_attention: false, ..LossOptions::default() };
-                let mut outputs = LossOutputs {
-                    logits: Some(DeviceViewMut::new(out, [b, r, c])?),
-                    attention: Some(DeviceViewMut::new(d_attention, [b, r])?),
-                    ..LossOutputs::default()
+                let call = &mut LossCall {
+                    columns,
+                    input: LossInput { logits: View::new(&self.logits, [b, r, c])?, targets, attention },
+                    options: LossOptions { detach_attention: false, ..LossOptions::default() },
+                    upstream: 1.0.into(),
+                    outputs: LossOutputs {
+                        logits: Some(ViewMut::new(out, [b, r, c])?),
+                        attention: Some(ViewMut::new(d_attention, [b, r])?),
+                        ..LossOutputs::default()
+                    },
                 };
-                if compiles {
-                    return queue.compile_loss(&mixing, &input, &options, &mut outputs);
-                }
-                queue.loss_into(&mixing, &input, &options, &Upstream::default(), outputs, scratch)
+                if compiles { queue.loss_compile(call) } else { queue.loss_into(call, scratch) }
             }
         }
     }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::thread;
 
 use multimix::cuda::cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
-use multimix::cuda::raw::{self, RawAttention, RawColumns, RawView, RawWeights, RawWorkspace};
-use multimix::cuda::{self, AttentionInput, DeviceView, Engine};
-use multimix::{Alpha, AttentionOptions, Dtype, Mixing, Result};
+use multimix::cuda::{self, Bare, Cuda, Engine};
+use multimix::{
+    Alpha, AttentionCall, AttentionInput, AttentionOptions, Columns, Layout, Mixing, View, ViewMut,
+    WeightsCall, WeightsInput, WeightsOutputs,
+};
 
 use crate::calls::{Calls, Op};
 use crate::support::device::device;
@@ -20,7 +22,7 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
         missing,
         a_first_call_may_come_from_any_thread,
         a_first_compilation_may_come_from_any_thread,
-        raw_calls_may_come_from_any_thread,
+        bare_calls_may_come_from_any_thread,
         another_context_may_be_current,
         two_contexts_of_one_device_are_told_apart,
         threads_that_are_refused_are_done_without,
@@ -63,9 +65,9 @@ fn a_first_compilation_may_come_from_any_thread() {
     }
 }
 
-/// The two raw entries through which no other op goes, with another context current or none, on the default
+/// A call that needs no workspace and one that does, with another context current or none, on the default
 /// stream and another.
-fn raw_calls_may_come_from_any_thread() {
+fn bare_calls_may_come_from_any_thread() {
     let device = device().unwrap();
     let (other, stream) = (device.second_context(), device.context().new_stream().unwrap());
     let ([b, r, d, n], mixing) = ([4, 2, 8, 5], Mixing::dirichlet(5, Alpha::PAPER));
@@ -73,30 +75,31 @@ fn raw_calls_may_come_from_any_thread() {
     let mut out = device.upload(&vec![0f32; r * b * n]);
     let scratch = device.uninitialised::<f32>(1 << 14);
     let pointer = |memory: &CudaSlice<f32>| memory.device_ptr(&device.stream).0;
-    let weights = RawWeights {
-        columns: RawColumns { mixing: &mixing, b, r, attention: None, weights: None, seed_and_step: 0 },
-        dtype: Dtype::F32,
-        first: 0,
-        out: Some(RawView::contiguous(pointer(&out), [r, b, n])),
-        mass: None,
-        workspace: RawWorkspace::EMPTY,
+    let (features, written, scratch) = (pointer(&features), pointer(&out), pointer(&scratch));
+    let weights = || WeightsCall::<f32, Bare> {
+        columns: mixing.into(),
+        input: WeightsInput { b, r, attention: None },
+        outputs: WeightsOutputs {
+            matrix: Some(ViewMut::at(written, Layout::contiguous([r, b, n]))),
+            mass: None,
+        },
     };
-    let attention = RawAttention {
-        dtype: Dtype::F32,
+    let attention = || AttentionCall::<f32, Bare> {
+        input: AttentionInput {
+            features: View::at(features, Layout::contiguous([b, r, d])),
+            classifier: None,
+        },
         options: AttentionOptions::default(),
-        features: RawView::contiguous(pointer(&features), [b, r, d]),
-        rows: None,
-        labels: None,
-        maps: RawView::contiguous(pointer(&out), [b, r]),
-        d_features: None,
-        d_rows: None,
-        workspace: RawWorkspace { pointer: pointer(&scratch), bytes: 4 << 14 },
+        maps: ViewMut::at(written, Layout::contiguous([b, r])),
     };
-    // SAFETY: the memory is valid, and used by nobody else until the stream is waited for below.
-    let call = |op: Op, engine: &Engine, stream: usize| unsafe {
-        match op {
-            Op::Weights => raw::weights(engine, stream as _, &weights),
-            _ => raw::attention(engine, stream as _, &attention),
+    let call = |op: Op, engine: &Engine, stream: usize| {
+        let queue = engine.on_bare(stream as _);
+        // SAFETY: the memory is valid, and used by nobody else until the stream is waited for below.
+        unsafe {
+            match op {
+                Op::Weights => queue.run(&weights(), ViewMut::at(0, Layout::contiguous([0]))),
+                _ => queue.run(&attention(), ViewMut::at(scratch, Layout::contiguous([4 << 14]))),
+            }
         }
     };
     device.stream.synchronize().unwrap();
@@ -113,7 +116,8 @@ fn raw_calls_may_come_from_any_thread() {
             device.stream.synchronize().unwrap();
         }
     }
-    elsewhere(Some(&other), || raw::compile_weights(&device.fresh_engine(), &weights)).unwrap();
+    elsewhere(Some(&other), || device.fresh_engine().on_bare(std::ptr::null_mut()).compile(&weights()))
+        .unwrap();
     device.context().bind_to_thread().unwrap();
 }
 
@@ -141,12 +145,15 @@ fn two_contexts_of_one_device_are_told_apart() {
     };
     says(device.engine.on(&other.default_stream()).unwrap_err(), "the stream");
     let memory = other.default_stream().clone_htod(&[1f32; 12]).unwrap();
-    let features = DeviceView::new(&memory, [2, 2, 3]).unwrap();
+    let features = View::new(&memory, [2, 2, 3]).unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     let input = AttentionInput { features, classifier: None };
-    says(queue.attention_forward(&input, &AttentionOptions::default()).unwrap_err(), "features");
+    says(queue.attention(&input, &AttentionOptions::default()).unwrap_err(), "features");
     let words = other.default_stream().clone_htod(&[1u64; 2]).unwrap();
-    says(queue.clone().seed_and_step(DeviceView::new(&words, [2]).unwrap()).unwrap_err(), "seed and step");
+    let columns: Columns<'_, Cuda> =
+        Columns::drawn_from(&Mixing::dirichlet(3, Alpha::PAPER), View::new(&words, [2]).unwrap());
+    let input = WeightsInput { b: 2, r: 1, attention: None };
+    says(queue.weights::<f32>(columns, &input).unwrap_err(), "seed and step");
     let own = Engine::new(&other).unwrap();
     assert!(own.on(&other.default_stream()).is_ok(), "its own engine takes it");
 }
@@ -166,13 +173,7 @@ fn threads_that_are_refused_are_done_without() {
     assert!(thread::Builder::new().spawn(|| ()).is_err(), "the OS makes such a thread");
     let device = device().unwrap();
     let fresh = device.fresh_engine();
-    let compile = || -> Result<()> {
-        fresh.on(&device.stream)?.compile_weights::<f32>(
-            multimix::Generator::Dirichlet { alpha: Alpha::PAPER },
-            4,
-            true,
-        )
-    };
-    compile().unwrap();
+    let mut calls = Calls::new(&device.stream);
+    calls.compile(Op::Weights, &fresh.on(&device.stream).unwrap()).unwrap();
     assert_eq!(fresh.report().len(), 2, "the sampler, and what prepares attention");
 }

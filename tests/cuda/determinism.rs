@@ -3,9 +3,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::{Command, ExitCode};
 
-use multimix::cuda::{DeviceView, LossInput, MixInput, Upstream, WeightsInput};
 use multimix::reference::Sizes;
-use multimix::{Alpha, AttentionOptions, LossOptions, Mixing};
+use multimix::{Alpha, AttentionOptions, LossInput, LossOptions, MixInput, Mixing, View, Want, WeightsInput};
 
 use crate::support::device::{Device, SCHEDULES, device};
 use crate::support::harness::{Harness, add};
@@ -39,7 +38,7 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
 fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     let Sizes { b, r, c, n, .. } = SIZES;
     let mixing = Mixing::dirichlet(n, Alpha::Uniform { lo: 0.05, hi: 2.0 }).seed(1).step(2);
-    let outline = Outline { sizes: SIZES, mixing, attention: false };
+    let outline = Outline { sizes: SIZES, mixing, explicit: false, attention: false };
     let mut problem = outline.fill::<f32>(random("determinism", 0));
     problem.soft = Some(Strided::contiguous([b, c], |at| (at as f32).sin().abs()));
     (problem.mixes_targets, problem.attention_options) = (true, AttentionOptions::default());
@@ -50,19 +49,19 @@ fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     let mut results = vec![];
 
     let (input, options) = (uploaded.attention_input(), AttentionOptions::default());
-    let maps = queue.attention_forward(&input, &options).unwrap();
-    let attention = || Some(DeviceView::new(&maps, [b, r]).unwrap());
+    let maps = queue.attention(&input, &options).unwrap();
+    let attention = || Some(View::new(&maps, [b, r]).unwrap());
     results.push(("attention", bits(device.download(&maps))));
     let gradient = queue.attention_backward(&input, &options, &attention().unwrap()).unwrap();
     results.push(("attention's gradient", bits(device.download(&gradient.features))));
 
-    let input = WeightsInput { b, r, attention: attention(), weights: None };
-    let (matrix, mass) = queue.weights::<f32>(&mixing, &input).unwrap();
-    results.push(("matrix", bits(device.download(&matrix))));
-    results.push(("mass", bits(device.download(&mass))));
+    let input = WeightsInput { b, r, attention: attention() };
+    let made = queue.weights::<f32>(&mixing, &input).unwrap();
+    results.push(("matrix", bits(device.download(&made.matrix))));
+    results.push(("mass", bits(device.download(&made.mass))));
 
     let input = MixInput { attention: attention(), ..uploaded.mix_input() };
-    let mixed = queue.mix_forward(&mixing, &input).unwrap();
+    let mixed = queue.mix(&mixing, &input).unwrap();
     results.push(("mixed features", bits(device.download(&mixed.features))));
     results.push(("mixed targets", bits(device.download(&mixed.targets.unwrap()))));
     let gradients = queue.mix_backward(&mixing, &input, &uploaded.mixed_gradients()).unwrap();
@@ -72,12 +71,11 @@ fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
 
     let input = LossInput { attention: attention(), ..uploaded.loss_input() };
     let options = LossOptions { detach_attention: false, kl: true, ..LossOptions::default() };
-    let (loss, gradients) =
-        queue.loss_forward_backward(&mixing, &input, &options, &Upstream::default()).unwrap();
+    let loss = queue.loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap();
     results.push(("loss", bits(device.download(&loss.value))));
     results.push(("kl", bits(device.download(&loss.kl.unwrap()))));
-    results.push(("dS", bits(device.download(&gradients.logits))));
-    results.push(("da", bits(device.download(&gradients.attention.unwrap()))));
+    results.push(("dS", bits(device.download(&loss.logits.unwrap()))));
+    results.push(("da", bits(device.download(&loss.attention.unwrap()))));
     results
 }
 

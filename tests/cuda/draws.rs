@@ -1,7 +1,6 @@
 //! Ten million draws on the device, bit for bit the CPU engine's, through two launches of different shape.
 
-use multimix::cuda::WeightsInput;
-use multimix::{Alpha, Mixing, cpu};
+use multimix::{Alpha, Mixing, WeightsInput, cpu};
 
 use crate::support::device::{Device, device};
 use crate::support::harness::{Harness, add};
@@ -29,8 +28,7 @@ fn ten_million_draws_agree_bit_for_bit() {
 fn compare(device: &Device, alpha: Alpha, step: u64) -> usize {
     let [b, r, n] = SIZES;
     let mixing = Mixing::dirichlet(n, alpha).seed(17).step(step);
-    let host = cpu::WeightsInput { b, r, attention: None, weights: None };
-    let expected = cpu::weights(&mixing, &host).unwrap().matrix;
+    let expected = cpu::weights(&mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
     let given = weights(device, &mixing, r);
     for (at, (given, wanted)) in given.iter().zip(&expected).enumerate() {
         let (j, i, k) = (at / n / b, at / n % b, at % n);
@@ -47,9 +45,9 @@ fn compare(device: &Device, alpha: Alpha, step: u64) -> usize {
 }
 
 fn weights(device: &Device, mixing: &Mixing, r: usize) -> Vec<f32> {
-    let input = WeightsInput { b: SIZES[0], r, attention: None, weights: None };
+    let input = WeightsInput { b: SIZES[0], r, attention: None };
     let queue = device.engine.on(&device.stream).unwrap();
-    let (columns, _) = queue.weights::<f32>(mixing, &input).unwrap();
+    let columns = queue.weights::<f32>(mixing, &input).unwrap().matrix;
     let columns = device.download(&columns);
     assert_eq!(columns.len(), SIZES[0] * r * mixing.n);
     columns

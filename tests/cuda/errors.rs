@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
-use multimix::cuda::raw::{self, RawColumns, RawView, RawWeights, RawWorkspace};
-use multimix::cuda::{
-    self, DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, MixInput, Precision, WeightsInput,
-    WeightsOutput,
+use multimix::cuda::{self, Bare, Engine, Precision};
+use multimix::{
+    Alpha, Error, ErrorKind, Layout, LossInput, LossOptions, MixInput, Mixing, Result, Targets, View,
+    ViewMut, Want, WeightsCall, WeightsInput, WeightsOutputs,
 };
-use multimix::{Alpha, Dtype, Error, LossOptions, Mixing};
 use sha2::{Digest, Sha256};
 
 use crate::support::device::device;
@@ -41,7 +40,7 @@ fn says(error: &Error, words: &[&str]) {
 
 fn no_such_device() {
     let error = cuda::open(4096).unwrap_err();
-    assert!(matches!(error, Error::Device { .. }));
+    assert!(matches!(error.kind, ErrorKind::Device { .. }));
     says(&error, &["no device 4096", "nvidia-smi"]);
 }
 
@@ -50,23 +49,22 @@ fn shapes_that_do_not_fit() {
     let queue = device.engine.on(&device.stream).unwrap();
     let (logits, labels) = (device.upload(&[0f32; 24]), device.upload(&[0u32; 3]));
     let input = LossInput {
-        logits: DeviceView::new(&logits, [2, 3, 4]).unwrap(),
-        targets: DeviceTargets::Labels(DeviceView::new(&labels, [3]).unwrap()),
+        logits: View::new(&logits, [2, 3, 4]).unwrap(),
+        targets: Targets::labels(View::new(&labels, [3]).unwrap()),
         attention: None,
-        weights: None,
     };
-    let error = queue.loss_forward(&mixing(5), &input, &LossOptions::default()).unwrap_err();
-    assert_eq!(error, Error::Shape { op: "loss", name: "labels", given: vec![3], wanted: vec![2] });
-    let short = DeviceView::new(&logits, [5, 5]).unwrap_err();
-    assert_eq!(short, Error::Length { op: "view", name: "data", given: 24, wanted: 25 });
+    let error = queue.loss(&mixing(5), &input, &LossOptions::default(), Want::Loss).unwrap_err();
+    let kind = ErrorKind::Shape { name: "labels".into(), given: vec![3], wanted: vec![2] };
+    assert_eq!((error.op, error.kind), ("loss", kind));
+    let short = View::named("logits", &logits, Layout::contiguous([5, 5])).unwrap_err();
+    let kind = ErrorKind::Length { name: "logits".into(), given: 24, wanted: 25 };
+    assert_eq!((short.op, short.kind), ("view", kind));
     let alpha = Mixing::dirichlet(5, Alpha::Fixed(0.0));
-    let empty = WeightsInput { b: 0, r: 1, attention: None, weights: None };
-    assert_eq!(
-        queue.weights::<f32>(&mixing(5), &empty).unwrap_err(),
-        Error::Empty { op: "weights", name: "b" }
-    );
-    let input = WeightsInput { b: 2, r: 1, attention: None, weights: None };
-    assert!(matches!(queue.weights::<f32>(&alpha, &input), Err(Error::Value { .. })));
+    let empty = WeightsInput { b: 0, r: 1, attention: None };
+    let error = queue.weights::<f32>(&mixing(5), &empty).unwrap_err();
+    assert_eq!((error.op, error.kind), ("weights", ErrorKind::Empty { name: "b".into() }));
+    let input = WeightsInput { b: 2, r: 1, attention: None };
+    assert!(matches!(queue.weights::<f32>(&alpha, &input), Err(Error { kind: ErrorKind::Value { .. }, .. })));
 }
 
 fn a_workspace_too_small() {
@@ -75,28 +73,28 @@ fn a_workspace_too_small() {
     let attention = device.upload(&[0.5f32; 6]);
     let mut out = device.uninitialised::<f32>(30);
     let mut workspace = device.uninitialised::<u8>(64);
-    let input = WeightsInput {
-        b: 3,
-        r: 2,
-        attention: Some(DeviceView::new(&attention, [3, 2]).unwrap()),
-        weights: None,
-    };
-    let mut output =
-        WeightsOutput { columns: Some(DeviceViewMut::new(&mut out, [2, 3, 5]).unwrap()), mass: None };
-    let scratch = &mut DeviceViewMut::new(&mut workspace, [64]).unwrap();
-    let error = queue.weights_into(&mixing(5), &input, &mut output, scratch).unwrap_err();
+    let input = WeightsInput { b: 3, r: 2, attention: Some(View::new(&attention, [3, 2]).unwrap()) };
+    let outputs = WeightsOutputs { matrix: Some(ViewMut::new(&mut out, [2, 3, 5]).unwrap()), mass: None };
+    let call = &mut WeightsCall { columns: mixing(5).into(), input, outputs };
+    let scratch = &mut ViewMut::new(&mut workspace, [64]).unwrap();
+    let error = queue.weights_into(call, scratch).unwrap_err();
     says(&error, &["workspace", "64 bytes", "768"]);
 }
 
-fn raw_weights<'a>(mixing: &'a Mixing, out: u64) -> RawWeights<'a> {
-    RawWeights {
-        columns: RawColumns { mixing, b: 4, r: 1, attention: None, weights: None, seed_and_step: 0 },
-        dtype: Dtype::F32,
-        first: 0,
-        out: Some(RawView::contiguous(out, [1, 4, 5])),
-        mass: None,
-        workspace: RawWorkspace::EMPTY,
-    }
+/// A call over bare pointers, with 4 examples, one position and 5 columns.
+fn bare_weights(matrix: u64, mass: Option<u64>) -> Result<()> {
+    let device = device().unwrap();
+    let call = WeightsCall::<f32, Bare> {
+        columns: mixing(5).into(),
+        input: WeightsInput { b: 4, r: 1, attention: None },
+        outputs: WeightsOutputs {
+            matrix: Some(ViewMut::at(matrix, Layout::contiguous([1, 4, 5]))),
+            mass: mass.map(|place| ViewMut::at(place, Layout::contiguous([1, 5]))),
+        },
+    };
+    let queue = device.engine.on_bare(device.stream.cu_stream());
+    // SAFETY: the memory is valid, or the call is refused for it and nothing is launched.
+    unsafe { queue.run(&call, ViewMut::at(0, Layout::contiguous([0]))) }
 }
 
 fn pointer(memory: &cuda::cudarc::driver::CudaSlice<f32>) -> u64 {
@@ -107,27 +105,20 @@ fn pointer(memory: &cuda::cudarc::driver::CudaSlice<f32>) -> u64 {
 fn buffers_that_overlap() {
     let device = device().unwrap();
     let memory = device.upload(&[0.5f32; 64]);
-    let mixing = mixing(5);
-    let call = RawWeights {
-        mass: Some(RawView::contiguous(pointer(&memory) + 40, [1, 5])),
-        ..raw_weights(&mixing, pointer(&memory))
-    };
-    // SAFETY: the memory is valid; that two outputs share it is what is refused.
-    let error = unsafe { raw::weights(&device.engine, device.stream.cu_stream(), &call) }.unwrap_err();
-    assert_eq!(error, Error::Alias { op: "weights", first: "mass", second: "columns" });
+    let error = bare_weights(pointer(&memory), Some(pointer(&memory) + 40)).unwrap_err();
+    let kind = ErrorKind::Alias { first: "the mass", second: "the mix matrix" };
+    assert_eq!((error.op, &error.kind), ("weights", &kind));
     says(&error, &["buffer of its own"]);
 }
 
 fn misaligned_memory() {
     let device = device().unwrap();
     let memory = device.upload(&[0.5f32; 64]);
-    let mixing = mixing(5);
     for place in [0, pointer(&memory) + 2] {
-        // SAFETY: nothing is launched: the address is refused.
-        let call =
-            unsafe { raw::weights(&device.engine, device.stream.cu_stream(), &raw_weights(&mixing, place)) };
-        says(&call.unwrap_err(), &["columns is", "multiple of the element's size"]);
+        let error = bare_weights(place, None).unwrap_err();
+        says(&error, &["the mix matrix is", "multiple of the element's size"]);
     }
+    bare_weights(pointer(&memory), None).expect("the memory itself is taken");
 }
 
 fn another_context() {
@@ -139,13 +130,8 @@ fn another_context() {
     // cudarc frees on the null stream of whatever context is current then: not ordered after the copy.
     other.default_stream().synchronize().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
-    let input = MixInput {
-        features: DeviceView::new(&memory, [2, 2, 3]).unwrap(),
-        targets: None,
-        attention: None,
-        weights: None,
-    };
-    says(&queue.mix_forward(&mixing(4), &input).unwrap_err(), &["features belongs to another CUDA context"]);
+    let input = MixInput { features: View::new(&memory, [2, 2, 3]).unwrap(), targets: None, attention: None };
+    says(&queue.mix(&mixing(4), &input).unwrap_err(), &["features belongs to another CUDA context"]);
     drop(memory);
     device.context().bind_to_thread().unwrap();
 }
@@ -154,14 +140,14 @@ fn out_of_memory() {
     let device = device().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     // 2^43 bytes: more than any device has.
-    let input = WeightsInput { b: 1 << 13, r: 1 << 8, attention: None, weights: None };
+    let input = WeightsInput { b: 1 << 13, r: 1 << 8, attention: None };
     let error = queue.weights::<f32>(&mixing(1 << 20), &input).unwrap_err();
-    assert!(matches!(error, Error::Cuda { .. }));
+    assert!(matches!(error.kind, ErrorKind::Cuda { .. }));
     says(
         &error,
         &["allocating 8796093022208 bytes", "CUDA_ERROR_OUT_OF_MEMORY", "make the batch or n smaller"],
     );
-    let small = WeightsInput { b: 2, r: 1, attention: None, weights: None };
+    let small = WeightsInput { b: 2, r: 1, attention: None };
     queue.weights::<f32>(&mixing(3), &small).expect("the device is as usable as before");
 }
 
@@ -169,17 +155,12 @@ fn what_an_older_device_lacks() {
     let device = device().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     let memory = device.upload(&[half::bf16::ONE; 12]);
-    let input = MixInput {
-        features: DeviceView::new(&memory, [2, 2, 3]).unwrap(),
-        targets: None,
-        attention: None,
-        weights: None,
-    };
+    let input = MixInput { features: View::new(&memory, [2, 2, 3]).unwrap(), targets: None, attention: None };
     if device.has_bf16() {
-        queue.mix_forward(&mixing(4), &input).expect("bf16");
+        queue.mix(&mixing(4), &input).expect("bf16");
         return;
     }
-    says(&queue.mix_forward(&mixing(4), &input).unwrap_err(), &["no bf16 arithmetic", "use f16 or f32"]);
+    says(&queue.mix(&mixing(4), &input).unwrap_err(), &["no bf16 arithmetic", "use f16 or f32"]);
     let error = device.engine.on(&device.stream).unwrap().precision(Precision::Tf32).unwrap_err();
     says(&error, &["no tf32", "Precision::Exact"]);
 }
@@ -192,8 +173,8 @@ fn bad_files_of_the_cache_are_replaced() {
         let nvrtc = Nvrtc::locate(None, &Cache::disabled()).unwrap();
         let compiler = Arc::new(Compiler::new(nvrtc, Cache::in_folder(folder.path())));
         let engine = Engine::with_compiler(device.context(), compiler).unwrap();
-        let input = WeightsInput { b: 2, r: 1, attention: None, weights: None };
-        let drawn = engine.on(&device.stream).unwrap().weights::<f32>(&mixing(3), &input).unwrap().0;
+        let input = WeightsInput { b: 2, r: 1, attention: None };
+        let drawn = engine.on(&device.stream).unwrap().weights::<f32>(&mixing(3), &input).unwrap().matrix;
         (device.download(&drawn), engine.compiler().compilations())
     };
     let expected = run().0;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use multimix::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags as Flags, CUstreamCaptureMode as Mode};
 use multimix::cuda::cudarc::driver::{CudaGraph, CudaSlice, CudaStream};
-use multimix::cuda::{
-    DeviceTargets, DeviceView, DeviceViewMut, Engine, LossInput, LossOutputs, Queue, Upstream, WeightsInput,
-    WeightsOutput,
+use multimix::cuda::{Engine, Queue};
+use multimix::{
+    Alpha, Columns, LossCall, LossInput, LossOptions, LossOutputs, Mixing, Targets, View, ViewMut,
+    WeightsCall, WeightsInput, WeightsOutputs,
 };
-use multimix::{Alpha, LossOptions, Mixing};
 
 use crate::calls::{Calls, Op};
 use crate::support::device::{Device, device};
@@ -73,20 +73,19 @@ impl Step {
     fn call(&mut self, engine: &Engine, stream: &Arc<CudaStream>) -> multimix::Result<()> {
         let [b, r, c, n] = SIZES;
         let input = LossInput {
-            logits: DeviceView::new(&self.logits, [b, r, c])?,
-            targets: DeviceTargets::Labels(DeviceView::new(&self.labels, [b])?),
+            logits: View::new(&self.logits, [b, r, c])?,
+            targets: Targets::labels(View::new(&self.labels, [b])?),
             attention: None,
-            weights: None,
         };
         let outputs = LossOutputs {
-            loss: Some(DeviceViewMut::new(&mut self.loss, [1])?),
-            logits: Some(DeviceViewMut::new(&mut self.gradient, [b, r, c])?),
+            loss: Some(ViewMut::new(&mut self.loss, [1])?),
+            logits: Some(ViewMut::new(&mut self.gradient, [b, r, c])?),
             ..LossOutputs::default()
         };
-        let queue = engine.on(stream)?.seed_and_step(DeviceView::new(&self.words, [2])?)?;
-        let scratch = &mut DeviceViewMut::new(&mut self.workspace, [WORKSPACE])?;
-        let (mixing, options) = (Mixing::dirichlet(n, Alpha::PAPER), LossOptions::default());
-        queue.loss_into(&mixing, &input, &options, &Upstream::default(), outputs, scratch)
+        let columns = Columns::drawn_from(&Mixing::dirichlet(n, Alpha::PAPER), View::new(&self.words, [2])?);
+        let options = LossOptions::default();
+        let call = &mut LossCall { columns, input, options, upstream: 1.0.into(), outputs };
+        engine.on(stream)?.loss_into(call, &mut ViewMut::new(&mut self.workspace, [WORKSPACE])?)
     }
 
     fn capture(&mut self, engine: &Engine, stream: &Arc<CudaStream>) -> CudaGraph {
@@ -241,24 +240,24 @@ fn capture_before_compilation_is_an_error() {
     let stream = device.context().new_stream().unwrap();
     let mut out = stream.alloc_zeros::<f32>(6).unwrap();
     let mut workspace = stream.alloc_zeros::<u8>(1).unwrap();
-    let input = WeightsInput { b: 2, r: 1, attention: None, weights: None };
+    let input = WeightsInput { b: 2, r: 1, attention: None };
     let mixing = Mixing::dirichlet(3, Alpha::PAPER);
     let queue = fresh.on(&stream).unwrap();
     stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let mut output =
-        WeightsOutput { columns: Some(DeviceViewMut::new(&mut out, [1, 2, 3]).unwrap()), mass: None };
-    let scratch = &mut DeviceViewMut::new(&mut workspace, [0]).unwrap();
-    let error = queue.weights_into(&mixing, &input, &mut output, scratch).unwrap_err().to_string();
+    let outputs = WeightsOutputs { matrix: Some(ViewMut::new(&mut out, [1, 2, 3]).unwrap()), mass: None };
+    let call = &mut WeightsCall { columns: mixing.into(), input, outputs };
+    let scratch = &mut ViewMut::new(&mut workspace, [0]).unwrap();
+    let error = queue.weights_into(call, scratch).unwrap_err().to_string();
     assert!(error.contains("not compiled yet") && error.contains("before the capture begins"), "{error}");
     // The capture itself is unharmed.
     stream.end_capture(Flags(0)).unwrap();
-    queue.compile_weights::<f32>(mixing.generator, 2, false).unwrap();
+    queue.weights_compile(call).unwrap();
     stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    queue.weights_into(&mixing, &input, &mut output, scratch).unwrap();
+    queue.weights_into(call, scratch).unwrap();
     assert!(stream.end_capture(Flags(0)).unwrap().is_some());
 }
 
-/// Every op on an engine that has launched nothing yet: its `compile_…`, then its capture, at which nothing is compiled or loaded.
+/// Every op on an engine that has launched nothing yet: its `…_compile`, then its capture, at which nothing is compiled or loaded.
 fn what_was_compiled_ahead_is_captured_at_once() {
     let device = device().unwrap();
     let stream = device.context().new_stream().unwrap();

@@ -1,9 +1,13 @@
 //! The loss on the device against the reference: values, optional outputs and both gradients, in every type and reduction.
 
 use half::{bf16, f16};
-use multimix::cuda::{DeviceElement, DeviceTargets, DeviceView, LossInput, LossOutputs, Precision, Upstream};
+use multimix::cuda::Precision;
+use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::reference::{self, Sizes};
-use multimix::{Alpha, LossOptions, Mixing, Reduction};
+use multimix::{
+    Alpha, Element, LossCall, LossInput, LossOptions, LossOutputs, Mixing, Reduction, Targets, Upstream,
+    View, ViewMut,
+};
 
 use crate::support::device::{Device, SCHEDULES, device, lacks_ampere};
 use crate::support::exact::Exact;
@@ -29,37 +33,39 @@ fn gradients_carry_the_upstream() {
     let logits: Vec<f32> = (0..4 * 3 * 5).map(|x| (x as f32 * 0.7).sin()).collect();
     let (logits, labels) = (device.upload(&logits), device.upload(&[0u32, 1, 2, 4]));
     let (scalar, queue) = (device.upload(&[-0.25f32]), device.engine.on(&device.stream).unwrap());
-    let input = LossInput {
-        logits: DeviceView::new(&logits, [4, 3, 5]).unwrap(),
-        targets: DeviceTargets::Labels(DeviceView::new(&labels, [4]).unwrap()),
-        attention: None,
-        weights: None,
+    let run = |factor: f32, scalar: Option<&CudaSlice<f32>>| {
+        let [mut value, mut gradient] = [1, 4 * 3 * 5].map(|count| device.uninitialised::<f32>(count));
+        let mut call = LossCall {
+            columns: Mixing::dirichlet(40, Alpha::PAPER).into(),
+            input: LossInput {
+                logits: View::new(&logits, [4, 3, 5]).unwrap(),
+                targets: Targets::labels(View::new(&labels, [4]).unwrap()),
+                attention: None,
+            },
+            options: LossOptions::default(),
+            upstream: Upstream { factor, scalar: scalar.map(|scalar| View::new(scalar, [1]).unwrap()) },
+            outputs: LossOutputs {
+                loss: Some(ViewMut::new(&mut value, [1]).unwrap()),
+                logits: Some(ViewMut::new(&mut gradient, [4, 3, 5]).unwrap()),
+                ..LossOutputs::default()
+            },
+        };
+        let workspace = &mut scratch(device, queue.loss_workspace(&mut call));
+        queue.loss_into(&mut call, &mut whole(workspace)).unwrap();
+        (device.download(&value), device.download(&gradient))
     };
-    let run = |upstream: Upstream<'_>| {
-        let (mixing, options) = (Mixing::dirichlet(40, Alpha::PAPER), LossOptions::default());
-        let (loss, gradients) = queue.loss_forward_backward(&mixing, &input, &options, &upstream).unwrap();
-        (device.download(&loss.value), device.download(&gradients.logits))
-    };
-    let (loss, gradient) = run(Upstream::default());
+    let (loss, gradient) = run(1.0, None);
     assert!(gradient.iter().any(|&x| x.abs() > 1e-3));
-    let scalar = Some(DeviceView::new(&scalar, [1]).unwrap());
-    for (upstream, factor) in
-        [(Upstream { factor: 1024.0, scalar: None }, 1024.0), (Upstream { factor: 64.0, scalar }, -16.0)]
-    {
+    for (own, scalar, factor) in [(1024.0, None, 1024.0), (64.0, Some(&scalar), -16.0)] {
         let wanted = gradient.iter().map(|x| x * factor).collect();
-        assert_eq!(run(upstream), (loss.clone(), wanted));
+        assert_eq!(run(own, scalar), (loss.clone(), wanted));
     }
 }
 
 /// The loss with all that it may give.
-pub fn on_device<T: DeviceElement + Default>(
-    device: &Device,
-    problem: &Problem<T>,
-    precision: Precision,
-) -> Loss<T> {
-    let (Sizes { b, r, c, n, .. }, options, mixing) = (problem.sizes, &problem.options, &problem.mixing);
+pub fn on_device<T: Element>(device: &Device, problem: &Problem<T>, precision: Precision) -> Loss<T> {
+    let (Sizes { b, r, c, n, .. }, options) = (problem.sizes, problem.options);
     let (uploaded, rng) = (Uploaded::new(device, problem), &mut problem.rng.clone());
-    let input = uploaded.loss_input();
     let mut value = Output::<f32, 1>::new(device, rng, [1]);
     let mut kl = options.kl.then(|| Output::<f32, 1>::new(device, rng, [1]));
     let mut logits = Output::<T, 3>::new(device, rng, [b, r, c]);
@@ -70,14 +76,16 @@ pub fn on_device<T: DeviceElement + Default>(
         loss: Some(value.view()),
         kl: kl.as_mut().map(Output::view),
         logits: Some(logits.view()),
+        logits_f32: None,
         attention: attention.as_mut().map(Output::view),
         per_mixture: Some(per_mixture.view()),
         log_sum_exp: Some(log_sum_exp.view()),
     };
     let queue = device.engine.on(&device.stream).unwrap().precision(precision).unwrap();
-    let workspace = &mut scratch(device, queue.loss_workspace_bytes(mixing, &input, options, &outputs));
-    let upstream = Upstream { factor: problem.upstream, scalar: None };
-    queue.loss_into(mixing, &input, options, &upstream, outputs, &mut whole(workspace)).unwrap();
+    let (columns, input) = (uploaded.columns(), uploaded.loss_input());
+    let mut call = LossCall { columns, input, options, upstream: problem.upstream.into(), outputs };
+    let workspace = &mut scratch(device, queue.loss_workspace(&mut call));
+    queue.loss_into(&mut call, &mut whole(workspace)).unwrap();
     Loss {
         value: value.values(device)[0],
         kl: kl.map(|kl| kl.values(device)[0]),
@@ -123,7 +131,7 @@ fn plain<T: Rounding>(problem: &Problem<T>, given: &Exact, tf32: bool) -> (Vec<f
     (losses, gradient.into_iter().map(|x| T::from_f32(x).to_f32()).collect())
 }
 
-fn problems<T: Rounding + DeviceElement + Default>(precision: Precision, count: u64) {
+fn problems<T: Rounding>(precision: Precision, count: u64) {
     let device = device().unwrap();
     for number in 0..count {
         device.schedule(SCHEDULES[number as usize % SCHEDULES.len()]);
@@ -132,11 +140,7 @@ fn problems<T: Rounding + DeviceElement + Default>(precision: Precision, count: 
     println!("{count} problems, seed {}", seed());
 }
 
-fn compare<T: Rounding + DeviceElement + Default>(
-    device: &Device,
-    problem: &Problem<T>,
-    precision: Precision,
-) {
+fn compare<T: Rounding>(device: &Device, problem: &Problem<T>, precision: Precision) {
     let (sizes, about, inputs) = (problem.sizes, &problem.name, problem.exact(problem.rounded()));
     let (exact, exact_gradient) = inputs.loss(true, problem.options, f64::from(problem.upstream));
     let (given, cpu) = (on_device(device, problem, precision), problem.loss_on_cpu());
@@ -207,7 +211,8 @@ fn many_columns_and_examples() {
     let device = device().unwrap();
     for (number, (b, n)) in [(5, 2100), (600, 40), (1100, 1030)].into_iter().enumerate() {
         let (mixing, sizes) = (Mixing::dirichlet(n, Alpha::PAPER), Sizes { b, r: 1, d: 1, c: 5, n });
-        let outline = Outline { sizes, mixing: mixing.seed(number as u64), attention: number != 1 };
+        let outline =
+            Outline { sizes, mixing: mixing.seed(number as u64), explicit: false, attention: number != 1 };
         compare(device, &outline.fill::<f32>(random("many", number as u64)), Precision::Exact);
     }
 }

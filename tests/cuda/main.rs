@@ -15,6 +15,7 @@ mod draws;
 mod errors;
 mod example;
 mod extremes;
+mod golden;
 mod graph;
 mod loss;
 mod mix;
@@ -27,6 +28,9 @@ use support::device;
 
 fn main() -> ExitCode {
     if let Some(done) = determinism::print_as_child() {
+        return done;
+    }
+    if let Some(done) = golden::work_as_child() {
         return done;
     }
     device::run(|harness, missing| {
@@ -43,5 +47,6 @@ fn main() -> ExitCode {
         errors::add(harness.area("errors"), missing);
         graph::add(harness.area("graph"), missing);
         contexts::add(harness.area("contexts"), missing);
+        golden::add(harness.area("golden"), missing);
     })
 }

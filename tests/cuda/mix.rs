@@ -1,9 +1,9 @@
 //! Mixing on the device against the reference: features, targets and all gradients, in every type.
 
 use half::{bf16, f16};
-use multimix::Element;
-use multimix::cuda::{DeviceElement, MixBackwardOutputs, MixOutputs, Precision};
+use multimix::cuda::Precision;
 use multimix::reference::{self, Sizes, Targets};
+use multimix::{Element, MixBackwardCall, MixBackwardOutputs, MixCall, MixOutputs};
 
 use crate::support::device::{Device, SCHEDULES, device, lacks_ampere};
 use crate::support::harness::Harness;
@@ -46,11 +46,11 @@ fn plain_mix<T: Element>(
     mixed
 }
 
-fn forward<T: Rounding + DeviceElement + Default>(precision: Precision, problems: u64) {
+fn forward<T: Rounding>(precision: Precision, problems: u64) {
     each(problems, |device, number| forward_case(device, &tiles::<T>("mix forward", number), precision));
 }
 
-fn backward<T: Rounding + DeviceElement + Default>(precision: Precision, problems: u64) {
+fn backward<T: Rounding>(precision: Precision, problems: u64) {
     each(problems, |device, number| backward_case(device, &tiles::<T>("mix backward", number), precision));
 }
 
@@ -63,21 +63,17 @@ fn each(problems: u64, run: impl Fn(&Device, u64)) {
     println!("{problems} problems, seed {}", seed());
 }
 
-fn forward_case<T: Rounding + DeviceElement + Default>(
-    device: &Device,
-    problem: &Problem<T>,
-    precision: Precision,
-) {
+fn forward_case<T: Rounding>(device: &Device, problem: &Problem<T>, precision: Precision) {
     let (sizes, about, tf32) = (problem.sizes, &problem.name, precision == Precision::Tf32);
     let Sizes { r, d, c, n, .. } = sizes;
     let (uploaded, rng) = (Uploaded::new(device, problem), &mut problem.rng.clone());
-    let input = uploaded.mix_input();
     let mut mixed = Output::<T, 3>::new(device, rng, [n, r, d]);
     let mut mixed_targets = problem.mixes_targets.then(|| Output::<f32, 3>::new(device, rng, [n, r, c]));
     let queue = device.engine.on(&device.stream).unwrap().precision(precision).unwrap();
-    let workspace = &mut scratch(device, queue.mix_forward_workspace_bytes(&input));
     let outputs = MixOutputs { features: mixed.view(), targets: mixed_targets.as_mut().map(Output::view) };
-    queue.mix_forward_into(&problem.mixing, &input, outputs, &mut whole(workspace)).unwrap();
+    let mut call = MixCall { columns: uploaded.columns(), input: uploaded.mix_input(), outputs };
+    let workspace = &mut scratch(device, queue.mix_workspace(&mut call));
+    queue.mix_into(&mut call, &mut whole(workspace)).unwrap();
 
     // M̂ has the same bits on every engine.
     let matrix = problem.weights_on_cpu().matrix;
@@ -99,15 +95,11 @@ fn stored<T: Element>(values: Vec<f32>) -> Vec<f32> {
     values.into_iter().map(|x| T::from_f32(x).to_f32()).collect()
 }
 
-fn backward_case<T: Rounding + DeviceElement + Default>(
-    device: &Device,
-    problem: &Problem<T>,
-    precision: Precision,
-) {
+fn backward_case<T: Rounding>(device: &Device, problem: &Problem<T>, precision: Precision) {
     let (sizes, about, tf32) = (problem.sizes, &problem.name, precision == Precision::Tf32);
     let Sizes { b, r, d, c, .. } = sizes;
     let (uploaded, rng) = (Uploaded::new(device, problem), &mut problem.rng.clone());
-    let (input, has_rows) = (uploaded.mix_input(), problem.mixes_targets && problem.soft.is_some());
+    let has_rows = problem.mixes_targets && problem.soft.is_some();
     let mut d_features = Output::<T, 3>::new(device, rng, [b, r, d]);
     let mut d_targets = has_rows.then(|| Output::<f32, 2>::new(device, rng, [b, c]));
     let mut d_attention = problem.attention.as_ref().map(|_| Output::<f32, 2>::new(device, rng, [b, r]));
@@ -117,10 +109,10 @@ fn backward_case<T: Rounding + DeviceElement + Default>(
         targets: d_targets.as_mut().map(Output::view),
         attention: d_attention.as_mut().map(Output::view),
     };
-    let mixing = &problem.mixing;
-    let workspace = &mut scratch(device, queue.mix_backward_workspace_bytes(mixing, &input, &outputs));
-    let gradients = uploaded.mixed_gradients();
-    queue.mix_backward_into(mixing, &input, &gradients, outputs, &mut whole(workspace)).unwrap();
+    let (columns, gradients) = (uploaded.columns(), uploaded.mixed_gradients());
+    let mut call = MixBackwardCall { columns, input: uploaded.mix_input(), gradients, outputs };
+    let workspace = &mut scratch(device, queue.mix_backward_workspace(&mut call));
+    queue.mix_backward_into(&mut call, &mut whole(workspace)).unwrap();
 
     let matrix = problem.weights_on_cpu().matrix;
     let (features, incoming) = (problem.features.exact(), problem.d_mixed.floats());

@@ -1,10 +1,10 @@
 //! Problems in device memory, and outputs there.
 
 use cudarc::driver::CudaSlice;
-use multimix::Layout;
-use multimix::cuda::{
-    AttentionInput, Classifier, DeviceElement, DeviceTargets, DeviceView, DeviceViewMut, LossInput, MixInput,
-    MixTargets, MixedGradients, WeightsInput, cudarc,
+use multimix::cuda::{Cuda, cudarc};
+use multimix::{
+    AttentionInput, Classifier, Columns, Element, Layout, LossInput, MixInput, MixTargets, MixedGradients,
+    Result, Targets, View, ViewMut, WeightsInput,
 };
 use rand_chacha::ChaCha8Rng;
 
@@ -22,13 +22,13 @@ pub struct Input<T, const N: usize> {
     memory: CudaSlice<T>,
 }
 
-impl<T: DeviceElement, const N: usize> Input<T, N> {
+impl<T: Element, const N: usize> Input<T, N> {
     fn new(device: &Device, array: &Strided<T, N>) -> Self {
         Self { layout: array.layout, memory: device.upload(array.memory()) }
     }
 
-    fn view(&self) -> DeviceView<'_, T, N> {
-        DeviceView::from_layout(&self.memory, self.layout).unwrap()
+    fn view(&self) -> View<'_, T, N, Cuda> {
+        View::from_layout(&self.memory, self.layout).unwrap()
     }
 }
 
@@ -47,7 +47,7 @@ pub struct Uploaded<'p, T> {
     d_attention: Input<f32, 2>,
 }
 
-impl<'p, T: DeviceElement> Uploaded<'p, T> {
+impl<'p, T: Element> Uploaded<'p, T> {
     pub fn new(device: &Device, problem: &'p Problem<T>) -> Self {
         Self {
             problem,
@@ -57,68 +57,75 @@ impl<'p, T: DeviceElement> Uploaded<'p, T> {
             weights: problem.weights.as_ref().map(|weights| Input::new(device, weights)),
             labels: device.upload(&problem.labels),
             soft: problem.soft.as_ref().map(|soft| Input::new(device, soft)),
-            classifier: Input::new(device, &problem.classifier.map(|w| w)),
+            classifier: Input::new(device, &problem.classifier),
             d_mixed: Input::new(device, &problem.d_mixed),
             d_mixed_targets: problem.d_mixed_targets.as_ref().map(|targets| Input::new(device, targets)),
             d_attention: Input::new(device, &problem.d_attention),
         }
     }
 
-    fn labels(&self) -> DeviceView<'_, u32, 1> {
-        DeviceView::new(&self.labels, [self.problem.sizes.b]).unwrap()
-    }
-
-    fn targets(&self) -> DeviceTargets<'_> {
-        match &self.soft {
-            Some(soft) => DeviceTargets::Soft(soft.view()),
-            None => DeviceTargets::Labels(self.labels()),
+    /// Explicit weights where there are any, else what the mixing draws.
+    pub fn columns(&self) -> Columns<'_, Cuda> {
+        match &self.weights {
+            Some(weights) => {
+                Columns::Given { weights: weights.view(), empty_maps: self.problem.mixing.empty_maps }
+            }
+            None => Columns::from(&self.problem.mixing),
         }
     }
 
-    pub fn weights_input(&self) -> WeightsInput<'_> {
+    fn labels(&self) -> View<'_, u32, 1, Cuda> {
+        View::new(&self.labels, [self.problem.sizes.b]).unwrap()
+    }
+
+    fn targets(&self) -> Targets<'_, Cuda> {
+        match &self.soft {
+            Some(soft) => Targets::Soft(soft.view()),
+            None => Targets::labels(self.labels()),
+        }
+    }
+
+    pub fn weights_input(&self) -> WeightsInput<'_, Cuda> {
         WeightsInput {
             b: self.problem.sizes.b,
             r: self.problem.sizes.r,
             attention: self.attention.as_ref().map(Input::view),
-            weights: self.weights.as_ref().map(Input::view),
         }
     }
 
-    pub fn mix_input(&self) -> MixInput<'_, T> {
+    pub fn mix_input(&self) -> MixInput<'_, T, Cuda> {
         let targets = MixTargets { targets: self.targets(), classes: self.problem.sizes.c };
         MixInput {
             features: self.features.view(),
             targets: self.problem.mixes_targets.then_some(targets),
             attention: self.attention.as_ref().map(Input::view),
-            weights: self.weights.as_ref().map(Input::view),
         }
     }
 
-    pub fn mixed_gradients(&self) -> MixedGradients<'_, T> {
+    pub fn mixed_gradients(&self) -> MixedGradients<'_, T, Cuda> {
         MixedGradients {
             features: self.d_mixed.view(),
             targets: self.d_mixed_targets.as_ref().map(Input::view),
         }
     }
 
-    pub fn loss_input(&self) -> LossInput<'_, T> {
+    pub fn loss_input(&self) -> LossInput<'_, T, Cuda> {
         LossInput {
             logits: self.logits.view(),
             targets: self.targets(),
             attention: self.attention.as_ref().map(Input::view),
-            weights: self.weights.as_ref().map(Input::view),
         }
     }
 
-    pub fn attention_input(&self) -> AttentionInput<'_, T> {
-        let classifier = Classifier { rows: self.classifier.view(), labels: self.labels() };
+    pub fn attention_input(&self) -> AttentionInput<'_, T, Cuda> {
+        let classifier = Classifier { rows: self.classifier.view(), labels: self.labels().into() };
         AttentionInput {
             features: self.features.view(),
             classifier: self.problem.is_cam().then_some(classifier),
         }
     }
 
-    pub fn d_attention(&self) -> DeviceView<'_, f32, 2> {
+    pub fn d_attention(&self) -> View<'_, f32, 2, Cuda> {
         self.d_attention.view()
     }
 }
@@ -129,7 +136,7 @@ pub struct Output<T, const N: usize> {
     memory: CudaSlice<T>,
 }
 
-impl<T: DeviceElement + Default, const N: usize> Output<T, N> {
+impl<T: Element, const N: usize> Output<T, N> {
     pub fn new(device: &Device, rng: &mut ChaCha8Rng, shape: [usize; N]) -> Self {
         let layout = layout(rng, shape);
         let reach = layout.reach("test", "output").unwrap();
@@ -141,8 +148,8 @@ impl<T: DeviceElement + Default, const N: usize> Output<T, N> {
         Self { layout: Layout::contiguous(shape), memory: device.uninitialised(shape.iter().product()) }
     }
 
-    pub fn view(&mut self) -> DeviceViewMut<'_, T, N> {
-        DeviceViewMut::from_layout(&mut self.memory, self.layout).unwrap()
+    pub fn view(&mut self) -> ViewMut<'_, T, N, Cuda> {
+        ViewMut::from_layout(&mut self.memory, self.layout).unwrap()
     }
 
     /// All elements in row-major order, after a check that nothing was written between them.
@@ -158,12 +165,12 @@ impl<T: DeviceElement + Default, const N: usize> Output<T, N> {
 }
 
 /// Scratch memory that nobody has written.
-pub fn scratch(device: &Device, bytes: multimix::Result<usize>) -> CudaSlice<u8> {
+pub fn scratch(device: &Device, bytes: Result<usize>) -> CudaSlice<u8> {
     device.uninitialised(bytes.unwrap().max(1))
 }
 
 /// All of it.
-pub fn whole(scratch: &mut CudaSlice<u8>) -> DeviceViewMut<'_, u8, 1> {
+pub fn whole(scratch: &mut CudaSlice<u8>) -> ViewMut<'_, u8, 1, Cuda> {
     let bytes = scratch.len();
-    DeviceViewMut::new(scratch, [bytes]).unwrap()
+    ViewMut::new(scratch, [bytes]).unwrap()
 }

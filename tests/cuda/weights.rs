@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use multimix::cuda::Engine;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc};
-use multimix::cuda::{DeviceView, Engine, WeightsInput, WeightsOutput, weights_workspace_bytes};
 use multimix::reference::Sizes;
-use multimix::{Alpha, Mixing, View, cpu};
+use multimix::{Alpha, Mixing, View, WeightsCall, WeightsInput, WeightsOutputs, cpu};
 
 use crate::support::device::{Device, SCHEDULES, device};
 use crate::support::harness::{Harness, add};
@@ -30,13 +30,13 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
 fn compare(device: &Device, problem: &Problem<f32>) {
     let (Sizes { b, r, n, .. }, about) = (problem.sizes, &problem.name);
     let (uploaded, rng) = (Uploaded::new(device, problem), &mut problem.rng.clone());
-    let input = uploaded.weights_input();
     let mut columns = Output::<f32, 3>::new(device, rng, [r, b, n]);
     let mut mass = Output::<f32, 2>::contiguous(device, [r, n]);
-    let workspace = &mut scratch(device, weights_workspace_bytes(b, r, problem.attention.is_some()));
-    let mut output = WeightsOutput { columns: Some(columns.view()), mass: Some(mass.view()) };
+    let outputs = WeightsOutputs { matrix: Some(columns.view()), mass: Some(mass.view()) };
+    let mut call = WeightsCall { columns: uploaded.columns(), input: uploaded.weights_input(), outputs };
     let queue = device.engine.on(&device.stream).unwrap();
-    queue.weights_into(&problem.mixing, &input, &mut output, &mut whole(workspace)).unwrap();
+    let workspace = &mut scratch(device, queue.weights_workspace(&mut call));
+    queue.weights_into(&mut call, &mut whole(workspace)).unwrap();
 
     let expected = problem.weights_on_cpu();
     let [columns, mass] = [columns.values(device), mass.values(device)];
@@ -63,7 +63,7 @@ fn many_examples_agree_bit_for_bit() {
     for (number, b) in (0u64..).zip([193, 257, 512, 700, 1031, 2500]) {
         let mixing = Mixing::dirichlet(19, Alpha::Uniform { lo: 0.05, hi: 2.0 }).seed(number);
         let sizes = Sizes { b, n: 19, ..Sizes::default() };
-        let outline = Outline { sizes, mixing, attention: number.is_multiple_of(2) };
+        let outline = Outline { sizes, mixing, explicit: false, attention: number.is_multiple_of(2) };
         compare(device().unwrap(), &outline.fill(random("many", number)));
     }
 }
@@ -74,7 +74,7 @@ fn every_alpha_agrees_bit_for_bit() {
     for (number, alpha) in (0..).zip(fixed.into_iter().chain(ranges)) {
         let mixing = Mixing::dirichlet(100, alpha).seed(3).step(number);
         let sizes = Sizes { b: 128, r: 2, n: 100, ..Sizes::default() };
-        let outline = Outline { sizes, mixing, attention: false };
+        let outline = Outline { sizes, mixing, explicit: false, attention: false };
         compare(device().unwrap(), &outline.fill(random("alpha", number)));
     }
 }
@@ -84,18 +84,15 @@ fn masses_are_on_the_callers_scale() {
     let device = device().unwrap();
     let (b, r, n) = (37, 3, 50);
     let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(11);
-    let lambda = cpu::WeightsInput { b, r, attention: None, weights: None };
-    let lambda = cpu::weights(&mixing, &lambda).unwrap().matrix;
+    let lambda = cpu::weights(&mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
     for factor in [1e-30f32, 1.0, 1e30] {
         let attention: Vec<f32> = (0..b * r).map(|x| factor * (1.0 + (x as f32).sin())).collect();
         let view = Some(View::new(&attention, [b, r]).unwrap());
-        let host =
-            cpu::weights(&mixing, &cpu::WeightsInput { b, r, attention: view, weights: None }).unwrap();
+        let host = cpu::weights(&mixing, &WeightsInput { b, r, attention: view }).unwrap();
         let memory = device.upload(&attention);
-        let input =
-            WeightsInput { b, r, attention: Some(DeviceView::new(&memory, [b, r]).unwrap()), weights: None };
+        let input = WeightsInput { b, r, attention: Some(View::new(&memory, [b, r]).unwrap()) };
         let queue = device.engine.on(&device.stream).unwrap();
-        let mass = device.download(&queue.weights::<f32>(&mixing, &input).unwrap().1);
+        let mass = device.download(&queue.weights::<f32>(&mixing, &input).unwrap().mass);
         assert_eq!(mass, host.mass, "attention times {factor:e}");
         for (at, given) in mass.iter().enumerate() {
             let (j, k) = (at / n, at % n);
@@ -113,14 +110,13 @@ fn masses_are_on_the_callers_scale() {
 fn every_release_of_nvrtc_gives_the_same_bits() {
     let device = device().unwrap();
     let mixing = Mixing::dirichlet(33, Alpha::PAPER).seed(5);
-    let expected =
-        cpu::weights(&mixing, &cpu::WeightsInput { b: 70, r: 2, attention: None, weights: None }).unwrap();
+    let expected = cpu::weights(&mixing, &WeightsInput { b: 70, r: 2, attention: None }).unwrap();
     for library in nvrtc::fetched() {
         let compiler = Arc::new(Compiler::new(Nvrtc::open(&library).unwrap(), Cache::disabled()));
         let (major, minor) = compiler.nvrtc().version();
         let engine = Engine::with_compiler(device.context(), compiler).unwrap();
-        let input = WeightsInput { b: 70, r: 2, attention: None, weights: None };
-        let drawn = engine.on(&device.stream).unwrap().weights::<f32>(&mixing, &input).unwrap().0;
+        let input = WeightsInput { b: 70, r: 2, attention: None };
+        let drawn = engine.on(&device.stream).unwrap().weights::<f32>(&mixing, &input).unwrap().matrix;
         assert_eq!(device.download(&drawn), expected.matrix, "NVRTC {major}.{minor}");
         assert!(engine.compiler().compilations() > 0);
         println!("NVRTC {major}.{minor}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use multimix::Error;
+use multimix::ErrorKind;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc, Program, SearchPath, Target};
 use tempfile::TempDir;
 
@@ -250,7 +250,7 @@ fn an_error_shows_the_log_line_by_line() {
     let compiler = Compiler::new(nvrtc(), Cache::disabled());
     let error = compiler.image(&wrong, TARGET).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, Error::Nvrtc { .. }), "{text}");
+    assert!(matches!(error.kind, ErrorKind::Nvrtc { .. }), "{text}");
     assert!(text.contains("\nscale.cu(2): error: identifier \"y\" is undefined\n"), "{text}");
     assert!(text.contains("sm_80") && !text.contains("\\n"), "{text}");
     let nul = Program { text: "a\0b".into(), ..program(1) };

@@ -5,9 +5,11 @@ mod support;
 
 mod cache;
 mod matrix;
+mod mirrors;
 
 use std::process::ExitCode;
 
+use mirrors::parameter_structs_are_those_of_the_kernels;
 use support::harness::Harness;
 use support::nvrtc;
 
@@ -19,5 +21,6 @@ fn main() -> ExitCode {
     let mut harness = Harness::new();
     cache::add(harness.area("cache"), missing);
     matrix::add(harness.area("matrix"), missing);
+    support::harness::add!(harness.area("mirrors"), None, parameter_structs_are_those_of_the_kernels);
     harness.run()
 }

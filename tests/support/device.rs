@@ -7,7 +7,7 @@ use std::thread;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, sys};
 use multimix::cuda::jit::Compiler;
-use multimix::cuda::{self, Engine, cudarc};
+use multimix::cuda::{self, DeviceInfo, Engine, cudarc};
 use vgpu::VirtualGpu;
 
 use super::harness::Harness;
@@ -61,6 +61,18 @@ fn each_capability() -> ExitCode {
         }
     }
     all
+}
+
+/// A device of a capability, 80 for 8.0, whose blocks may have so many KiB of shared memory: for what is planned without one.
+pub fn described(capability: u32, kib: u32) -> DeviceInfo {
+    DeviceInfo {
+        name: format!("sm_{capability}"),
+        capability,
+        multiprocessors: 100,
+        shared_per_block: kib << 10,
+        shared_per_multiprocessor: kib << 10,
+        driver_version: 13_000,
+    }
 }
 
 /// Why a test of bf16 or tf32 arithmetic does not run, where it does not.
@@ -166,7 +178,7 @@ impl Device {
         unsafe { self.stream.alloc(count) }.expect("allocation")
     }
 
-    pub fn download<T: DeviceRepr + Clone + Default>(&self, values: &CudaSlice<T>) -> Vec<T> {
+    pub fn download<T: DeviceRepr>(&self, values: &CudaSlice<T>) -> Vec<T> {
         let values =
             self.stream.clone_dtoh(values).unwrap_or_else(|error| panic!("{error}\n{}", self.fault()));
         self.stream.synchronize().unwrap_or_else(|error| panic!("{error}\n{}", self.fault()));

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ledger::Ledger;
 use multimix::cuda::jit::{Cache, Compiler, Nvrtc, Resources, Target};
-use multimix::cuda::{DeviceInfo, KernelVariant, kernel_variants};
+use multimix::cuda::{KernelVariant, kernel_variants};
 
+use crate::support::device::described;
 use crate::support::harness::{Harness, add};
 use crate::support::nvrtc;
 
@@ -29,17 +30,6 @@ pub fn add(harness: &mut Harness, missing: Option<&str>) {
     add!(harness, missing, a_sample_stays_in_registers, cubins_are_what_the_report_says);
     let optional = missing.or(Some("takes hours; `cargo xtask variants` asks for it"));
     add!(harness, optional, every_variant_stays_in_registers);
-}
-
-fn device((capability, kib): (u32, u32)) -> DeviceInfo {
-    DeviceInfo {
-        name: format!("sm_{capability}"),
-        capability,
-        multiprocessors: 100,
-        shared_per_block: kib << 10,
-        shared_per_multiprocessor: kib << 10,
-        driver_version: 13_000,
-    }
 }
 
 /// A variant for an architecture.
@@ -55,7 +45,7 @@ fn a_sample_stays_in_registers() {
     let (mut jobs, mut seen) = (vec![], HashSet::new());
     for at in [DEVICES[4], DEVICES[1], DEVICES[0]] {
         let mut file_seen = HashSet::new();
-        for variant in kernel_variants(&device(at)) {
+        for variant in kernel_variants(&described(at.0, at.1)) {
             let fresh = values(&variant).into_iter().filter(|value| !seen.contains(value)).count();
             if file_seen.insert(variant.source) || fresh > 0 {
                 seen.extend(values(&variant));
@@ -87,7 +77,7 @@ fn cubins_are_what_the_report_says() {
         let mut jobs = vec![];
         for (place, at) in DEVICES.into_iter().filter(known).enumerate() {
             let mut files: BTreeMap<&str, Vec<KernelVariant>> = BTreeMap::new();
-            for variant in kernel_variants(&device(at)) {
+            for variant in kernel_variants(&described(at.0, at.1)) {
                 files.entry(variant.source).or_default().push(variant);
             }
             for (number, mut variants) in files.into_values().enumerate() {
@@ -109,7 +99,8 @@ fn cubins_are_what_the_report_says() {
 fn every_variant_stays_in_registers() {
     let releases = nvrtc::fetched();
     assert!(releases.len() >= 2, "`cargo xtask nvrtc` fetches two releases");
-    let all = DEVICES.map(|at| kernel_variants(&device(at)).into_iter().map(move |variant| (at.0, variant)));
+    let all = DEVICES
+        .map(|at| kernel_variants(&described(at.0, at.1)).into_iter().map(move |variant| (at.0, variant)));
     let jobs: Vec<Job> = all.into_iter().flatten().map(|(arch, variant)| Job { arch, variant }).collect();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target folder");
     let ledger = Ledger::open(&target.join("jit-matrix.tsv"));

@@ -7,15 +7,18 @@ use std::path::PathBuf;
 /// Differences that are shown.
 const SHOWN: usize = 10;
 
-/// What a file holds: keys with values, in order. Lines that begin with `#` are for readers.
+/// Keys with values, in order.
+pub type Entries = Vec<(String, String)>;
+
+/// What a file holds. Lines that begin with `#` are for readers.
 pub struct Record {
     pub header: Vec<String>,
-    pub entries: Vec<(String, String)>,
+    pub entries: Entries,
 }
 
 impl Record {
     fn path(file: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/golden").join(file)
     }
 
     /// A key and its value share a line, with the value last; or the value is the indented lines below.
@@ -56,12 +59,18 @@ impl Record {
 
     /// Writes the file under `MULTIMIX_BLESS=1`, else compares with it.
     pub fn check(&self, file: &str) -> Result<(), String> {
+        self.check_against(file, |_| ())
+    }
+
+    /// As [`Record::check`], with each of the file's keys and values made today's.
+    pub fn check_against(&self, file: &str, today: impl Fn(&mut (String, String))) -> Result<(), String> {
         if std::env::var_os("MULTIMIX_BLESS").is_some_and(|value| value == "1") {
             return std::fs::write(Self::path(file), self.write())
                 .map_err(|error| format!("{file}: {error}"));
         }
-        let wanted =
+        let mut wanted =
             Self::read(file).ok_or_else(|| format!("{file} is not there; MULTIMIX_BLESS=1 writes it"))?;
+        wanted.entries.iter_mut().for_each(today);
         let differences = self.differences(&wanted);
         if differences.is_empty() {
             return Ok(());
