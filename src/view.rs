@@ -64,6 +64,9 @@ impl<const N: usize> Layout<N> {
     /// Whether no two indices share a place. Sufficient, not necessary: sorted by stride, every axis must step
     /// past all that the finer axes reach. All layouts that come from slicing and transposing pass.
     pub fn is_injective(&self) -> bool {
+        if self.shape.contains(&0) {
+            return true;
+        }
         let mut axes: Vec<(usize, usize)> =
             self.strides.iter().copied().zip(self.shape).filter(|&(_, size)| size > 1).collect();
         axes.sort_unstable();
@@ -327,6 +330,7 @@ mod tests {
         assert!(Layout { shape: [3, 2], strides: [1, 3] }.is_injective());
         assert!(Layout { shape: [1, 3], strides: [0, 1] }.is_injective());
         assert!(!Layout { shape: [2, 3], strides: [2, 1] }.is_injective());
+        assert!(Layout { shape: [2, 0, 3], strides: [0, 3, 1] }.is_injective(), "nothing shares no memory");
         assert!(!Layout { shape: [2, 3], strides: [0, 1] }.is_injective());
     }
 
