@@ -146,8 +146,8 @@ impl Catalogue<'_> {
         }
         self.add_sums::<T>();
         self.add_scale::<T, f32>();
-        self.add_scale::<T, T>();
-        self.add_scale::<f32, T>();
+        self.add_scale::<T, half::f16>();
+        self.add_scale::<T, half::bf16>();
     }
 
     /// More columns than a chunk: gradients come in slices.

@@ -17,8 +17,11 @@ mod example;
 mod extremes;
 mod golden;
 mod graph;
+mod labels;
 mod loss;
 mod mix;
+mod outputs;
+mod parts;
 mod upload;
 mod weights;
 
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         attention::add(harness.area("attention"), missing);
         mix::add(harness.area("mix"), missing);
         loss::add(harness.area("loss"), missing);
+        labels::add(harness.area("labels"), missing);
+        outputs::add(harness.area("outputs"), missing);
+        parts::add(harness.area("parts"), missing);
         extremes::add(harness.area("extremes"), missing);
         determinism::add(harness.area("determinism"), missing);
         example::add(harness.area("example"), missing);

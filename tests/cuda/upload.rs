@@ -23,11 +23,11 @@ pub struct Input<T, const N: usize> {
 }
 
 impl<T: Element, const N: usize> Input<T, N> {
-    fn new(device: &Device, array: &Strided<T, N>) -> Self {
+    pub fn new(device: &Device, array: &Strided<T, N>) -> Self {
         Self { layout: array.layout, memory: device.upload(array.memory()) }
     }
 
-    fn view(&self) -> View<'_, T, N, Cuda> {
+    pub fn view(&self) -> View<'_, T, N, Cuda> {
         View::from_layout(&self.memory, self.layout).unwrap()
     }
 }
