@@ -210,11 +210,12 @@ impl BlockState<'_> {
                 };
                 let rows = warp.rows(group.frame, noise);
                 let bits = |value: bool| if value { u32::MAX } else { 0 };
-                // SAFETY: predicates come from the decoder.
                 match barrier.reduction {
                     Reduction::None => {}
                     Reduction::Popc(row, _) => write_row(rows, row, group.mask, &[slot.count; 32]),
+                    // SAFETY: predicates come from the decoder.
                     Reduction::And(p, _) => unsafe { rows.set_pred(p, bits(slot.all), group.mask) },
+                    // SAFETY: as above.
                     Reduction::Or(p, _) => unsafe { rows.set_pred(p, bits(slot.any), group.mask) },
                 }
             }

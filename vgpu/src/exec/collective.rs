@@ -173,9 +173,11 @@ fn combine(rows: Rows, collective: &Collective, team: u32) {
             set(rows, p, if truth { u32::MAX } else { 0 }, team);
         }
         Collective::Match { all, wide, a, d, p, .. } => {
-            // SAFETY: the decoder says which width the row has.
-            let values: [u64; LANES] =
-                if wide { unsafe { rows.load(a) } } else { read_row(rows, a).map(u64::from) };
+            let values: [u64; LANES] = match wide {
+                // SAFETY: the decoder says which width the row has.
+                true => unsafe { rows.load(a) },
+                false => read_row(rows, a).map(u64::from),
+            };
             let equal = |lane: usize| {
                 lanes_of(team).filter(|&l| values[l] == values[lane]).fold(0, |m, l| m | 1 << l)
             };
