@@ -128,13 +128,13 @@ impl<'a, T: Element> Bench<'a, T> {
         let input = MixInput { features, targets: None, attention: Some(self.maps()) };
         let (mixed, product) = (size * n * r * d, 2 * b * r * d * n);
         let floor = Floor { bytes: size * b * r * d + maps + mixed, flops: product };
-        self.report("mix forward", floor, |queue| drop(queue.mix(&mixing, &input).unwrap()));
+        self.report("mix forward", floor, |queue| drop(queue.mix(mixing, &input).unwrap()));
         let incoming = self.device.upload(&vec![T::from_f32(0.5); n * r * d]);
         let incoming = MixedGradients { features: View::new(&incoming, [n, r, d]).unwrap(), targets: None };
         // Z and dZ~ are read; dZ and da written. dZ is one product, dM^ another.
         let floor = Floor { bytes: 2 * size * b * r * d + 2 * maps + mixed, flops: 2 * product };
         self.report("mix backward", floor, |queue| {
-            drop(queue.mix_backward(&mixing, &input, &incoming).unwrap());
+            drop(queue.mix_backward(mixing, &input, &incoming).unwrap());
         });
 
         let input = LossInput {
@@ -146,11 +146,11 @@ impl<'a, T: Element> Bench<'a, T> {
         let options = LossOptions::default();
         let floor = Floor { bytes: logits + maps + 4 * b, flops: product };
         self.report("loss", floor, |queue| {
-            drop(queue.loss(&mixing, &input, &options, Want::Loss).unwrap());
+            drop(queue.loss(mixing, &input, &options, Want::Loss).unwrap());
         });
         let floor = Floor { bytes: 2 * logits + maps + 4 * b, flops: 2 * product };
         self.report("loss + dS", floor, |queue| {
-            drop(queue.loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap());
+            drop(queue.loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap());
         });
     }
 

@@ -30,7 +30,7 @@ fn main() {
         // dZ and dM̂ are a product each.
         let work = Work { flops: 2.0 * product, bytes: bytes + 4.0 * (b * r * d) as f64, ..work };
         report("mix backward", shape, work, || {
-            cpu::mix_backward(&mixing, &input, &gradients).expect("valid")
+            cpu::mix_backward(mixing, &input, &gradients).expect("valid")
         });
     }
 }
