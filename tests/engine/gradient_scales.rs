@@ -27,7 +27,7 @@ fn gradients<T: Element>(upstream: f32) -> (f32, Vec<f32>) {
     };
     let mixing = Mixing::dirichlet(32, Alpha::PAPER).seed(1);
     let want = Want::Gradients(upstream);
-    let loss = Device::Cpu.loss(&mixing, &input, &LossOptions::default(), want).unwrap();
+    let loss = Device::Cpu.loss(mixing, &input, &LossOptions::default(), want).unwrap();
     (loss.value, loss.logits.unwrap().iter().map(|x| x.to_f32()).collect())
 }
 
@@ -138,7 +138,7 @@ fn gradients_in_f32_do_not_vanish() {
         attention: None,
     };
     let mixing = Mixing::dirichlet(32, Alpha::PAPER).seed(1);
-    let loss = |want| cpu::loss(&mixing, &input, &LossOptions::default(), want).unwrap();
+    let loss = |want| cpu::loss(mixing, &input, &LossOptions::default(), want).unwrap();
     let upstream = 2f32.powi(-20);
     let own = loss(Want::Gradients(upstream)).logits.unwrap();
     let lost = own.iter().filter(|x| x.to_f32() == 0.0).count();

@@ -65,7 +65,7 @@ fn peak_of_loss([b, r, c]: [usize; 3], n: usize) -> usize {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let run = |n| {
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
-        pool.install(|| cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap())
+        pool.install(|| cpu::loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap())
     };
     run(n.min(20_000)); // what threads and the product's library allocate once
     let start = Instant::now();

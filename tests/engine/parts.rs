@@ -302,7 +302,7 @@ fn a_batch_that_is_cut_keeps_its_permutation() {
     let (b, n, seed) = (6, 10, 4);
     let of = |first, n| {
         let mixing = Mixing::pair(n, Alpha::PAPER, Factor::PerBatch).seed(seed).first_column(first);
-        cpu::weights(&mixing, &WeightsInput { b, r: 1, attention: None }).unwrap().matrix
+        cpu::weights(mixing, &WeightsInput { b, r: 1, attention: None }).unwrap().matrix
     };
     let whole = of(0, n);
     for first in 1..n {

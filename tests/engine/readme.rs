@@ -2,6 +2,7 @@
 //! function stand in the README as they stand here.
 
 #![allow(clippy::needless_range_loop)] // loops run over indices as the equations do
+#![allow(clippy::needless_borrows_for_generic_args)] // snippets hand a mixing to all ops in the one way that candle's take, too
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};

@@ -118,7 +118,7 @@ fn columns_whose_draws_underflow_still_sum_to_one() {
     for alpha in [Alpha::Fixed(1e-3), Alpha::Uniform { lo: 1e-3, hi: 2e-3 }] {
         let (b, n) = (2, 50_000);
         let input = WeightsInput { b, r: 1, attention: None };
-        let given = cpu::weights(&Mixing::dirichlet(n, alpha).seed(5), &input).unwrap();
+        let given = cpu::weights(Mixing::dirichlet(n, alpha).seed(5), &input).unwrap();
         let mut ends = 0;
         for k in 0..n {
             let (x, y) = (given.matrix[k], given.matrix[n + k]);

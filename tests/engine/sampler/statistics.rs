@@ -48,8 +48,7 @@ fn columns_have_the_moments_of_the_dirichlet_law() {
     let (b, n) = (5, DRAWS as usize);
     for alpha in [0.05f32, 0.5, 1.0, 1.7, 50.0] {
         let input = WeightsInput { b, r: 1, attention: None };
-        let lambda =
-            cpu::weights(&Mixing::dirichlet(n, Alpha::Fixed(alpha)).seed(13), &input).unwrap().matrix;
+        let lambda = cpu::weights(Mixing::dirichlet(n, Alpha::Fixed(alpha)).seed(13), &input).unwrap().matrix;
         let (size, total) = (b as f64, b as f64 * f64::from(alpha));
         let mean = 1.0 / size;
         for i in 0..b {
