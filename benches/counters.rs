@@ -2,10 +2,11 @@
 //!
 //!     cargo xtask nvrtc && cargo bench --bench counters          # a Markdown table on stdout
 //!
-//! Floors: each input read and each output written once, in 32-byte sectors; the products of the op's equations; shared memory
-//! without bank conflicts. The gradient of the loss mixes the logits a second time in place of keeping them, which its floor leaves out.
-//! The last two columns are modelled times on a usual device of the capability (`VGPU_CC`): the floor's, and the counts' by
-//! `vgpu::roofline`, launch after launch, with the unit that bounds the longest.
+//! Floors: each input read and each output written once, in 32-byte sectors; the products of the op's
+//! equations; shared memory without bank conflicts. The gradient of the loss mixes the logits a second time
+//! in place of keeping them, which its floor leaves out. The last two columns are modelled times on a usual
+//! device of the capability (`VGPU_CC`): the floor's, and the counts' by `vgpu::roofline`, launch after
+//! launch, with the unit that bounds the longest.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! The loss, and the loss with its gradient: the whole step that MultiMix adds to training. The floor: its products at the
-//! sgemm rate (one forward, one more for the gradient), S and dS once through memory.
+//! The loss, and the loss with its gradient: the whole step that MultiMix adds to training. The floor: its
+//! products at the sgemm rate (one forward, one more for the gradient), S and dS once through memory.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! The sampler: nanoseconds for each draw on one thread, against the scalar definition that it repeats bit for bit.
+//! The sampler: nanoseconds for each draw on one thread, against the scalar definition that it repeats bit
+//! for bit.
 
 mod common;
 

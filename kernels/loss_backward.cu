@@ -37,7 +37,8 @@ static_assert(SHARED_BYTES == RESIDUAL_SHARED, "counted by the host");
 static_assert(MATRIX_BYTES + PANEL_BYTES >= WARPS * OUT_BYTES, "tiles are parked where panels were");
 
 // G of the block's span of columns, up to its scale.
-__device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4], float scale) {
+__device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4],
+                                              float scale) {
     const float *statistics = shared.statistics + first_column();
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {

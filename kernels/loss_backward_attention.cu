@@ -7,9 +7,10 @@
 //
 //   da_i = S_i . (sum_k Lambda_ik v_k (t_k p_k - Y~_k)) - Y_i . (sum_k Lambda_ik v_k log p_k) + sum_k Lambda_ik x_k
 //
-// so that no matrix of examples by columns has to exist: m_k, which goes into x_k, comes from loss_forward. All of it in f32, whatever
-// the logits are, since leading digits cancel. Factors of columns are 2^-32 of what they should be until the last sum, which is in f64:
-// 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss is infinite.
+// so that no matrix of examples by columns has to exist: m_k, which goes into x_k, comes from loss_forward. All of it in f32,
+// whatever the logits are, since leading digits cancel. Factors of columns are 2^-32 of what they should be until the last sum,
+// which is in f64: 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss
+// is infinite.
 //
 // kernel `loss_backward_attention`   after loss_forward with `statistics` and MATH 0 for the same chunk of columns
 // grid     x = r * ceil(b / 64) * ceil(c / 64) * splits (split.cuh)
@@ -59,7 +60,8 @@ __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const
 }
 
 // v (t p - Y~) in place of s, and v log p in place of y.
-__device__ __forceinline__ void make_residuals(const ResidualShared &shared, const Factors &factors, float (&s)[8][4], float (&y)[8][4]) {
+__device__ __forceinline__ void make_residuals(const ResidualShared &shared, const Factors &factors, float (&s)[8][4],
+                                               float (&y)[8][4]) {
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
         const u32 column = first_column() + m * ROW_STEP;
@@ -102,8 +104,8 @@ __device__ __forceinline__ void write_partial(const LossAttentionParams &p, cons
 }
 
 // S_i . g_i - Y_i . h_i over the tile's classes.
-__device__ __forceinline__ void write_products(const LossAttentionParams &p, const Work &work, u32 split,
-                                               const float (&g)[8][4], const float (&h)[8][4]) {
+__device__ __forceinline__ void write_products(const LossAttentionParams &p, const Work &work, u32 split, const float (&g)[8][4],
+                                               const float (&h)[8][4]) {
     const Matrix<const ELEMENT> &logits = p.input.logits;
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
@@ -152,18 +154,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention
     }
     write_products(p, work, work.split, g, h);
     if (work.channel == 0)
-        write_partial(p, work, work.split, ceil_div(p.input.logits.channels, TILE) + threadIdx.x / 64, work.example + threadIdx.x % 64, sum);
+        write_partial(p, work, work.split, ceil_div(p.input.logits.channels, TILE) + threadIdx.x / 64,
+                      work.example + threadIdx.x % 64, sum);
 }
 
 struct LossAttentionSumParams {
-    const float *partial;   // (splits, tiles + 2, r, b)
-    const double *sums;     // (r, 3), from loss_sums
-    const double *shares;   // (r), from loss_finish
-    const float *scales;    // (r), from prepare_attention
-    const u32 *live;        // (b), from prepare_maps
-    const float *upstream;  // null: `factor` alone
-    float *out;             // (b, r)
-    i64 example, position;  // its strides
+    const float *partial;  // (splits, tiles + 2, r, b)
+    const double *sums;    // (r, 3), from loss_sums
+    const double *shares;  // (r), from loss_finish
+    const float *scales;   // (r), from prepare_attention
+    const u32 *live;       // (b), from prepare_maps
+    const float *upstream; // null: `factor` alone
+    float *out;            // (b, r)
+    i64 example, position; // its strides
     float factor;
     u32 splits, tiles, b, r, padding;
 };

@@ -6,8 +6,8 @@
 // A masked class, s = -inf, has probability 0; 0 * -inf is 0 in all of these.
 // Lanes that share a row keep sums of their own classes; `finish` adds them.
 //
-// Only the gradient of attention asks for `expected`, and it is taken in f32: an exact product costs so much more than the sum that
-// this is always made there, and nowhere else. Entropies are made where the call wants them.
+// Only the gradient of attention asks for `expected`, and it is taken in f32: an exact product costs so much more than the sum
+// that this is always made there, and nowhere else. Entropies are made where the call wants them.
 #pragma once
 #include "loss_tile.cuh"
 #include "math.cuh"

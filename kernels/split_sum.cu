@@ -8,7 +8,7 @@
 #include "types.cuh"
 
 struct SplitSumParams {
-    const float *partial;  // (slices, r, b, channels)
+    const float *partial; // (slices, r, b, channels)
     Matrix<OUT> out;
     const double *shares;  // (r), from loss_finish; null: the sum as it is
     const float *upstream; // null: `factor` alone; both for `shares` only

@@ -1,7 +1,7 @@
 //! What the benches share: the shapes, the machine's limits, timing, and the memory that a call takes.
 //!
-//! Times are medians with the 20th and 80th percentile beside them. The machine's rates are measured between the timed calls,
-//! in the same run, so that a floor and its op see the same machine.
+//! Times are medians with the 20th and 80th percentile beside them. The machine's rates are measured between
+//! the timed calls, in the same run, so that a floor and its op see the same machine.
 #![allow(dead_code)]
 
 use rayon::prelude::*;

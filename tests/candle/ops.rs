@@ -1,4 +1,5 @@
-//! The candle ops against the same formulas written in candle's own operations, whose gradients candle derives.
+//! The candle ops against the same formulas written in candle's own operations, whose gradients candle
+//! derives.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::ops::{log_softmax, softmax};

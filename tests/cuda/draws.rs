@@ -5,7 +5,8 @@ use multimix::{Alpha, Mixing, WeightsInput, cpu};
 use crate::support::device::{Device, device};
 use crate::support::harness::{Harness, add};
 
-/// Examples, positions and columns of the launch that is compared with the CPU, and what the second launch draws of it.
+/// Examples, positions and columns of the launch that is compared with the CPU, and what the second launch
+/// draws of it.
 const SIZES: [usize; 3] = [128, 4, 2800];
 const FEWER: [usize; 2] = [1, 601];
 

@@ -1,4 +1,5 @@
-//! Calls that cannot be served: each is an error that says what is wrong and what to do, and leaves the device usable.
+//! Calls that cannot be served: each is an error that says what is wrong and what to do, and leaves the
+//! device usable.
 
 use std::sync::Arc;
 

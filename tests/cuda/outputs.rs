@@ -1,4 +1,5 @@
-//! Gradients in another type than their inputs: dS in f32 of logits in 16 bits, and what scales a gradient afterwards.
+//! Gradients in another type than their inputs: dS in f32 of logits in 16 bits, and what scales a gradient
+//! afterwards.
 
 use half::{bf16, f16};
 use multimix::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -138,7 +139,8 @@ fn scale<T: Element, G: Element>() {
     }
 }
 
-/// Compiled ahead and captured; another factor in device memory, another product. Where nothing is to be done, nothing is; what overlaps is refused.
+/// Compiled ahead and captured; another factor in device memory, another product. Where nothing is to be
+/// done, nothing is; what overlaps is refused.
 fn a_captured_scale_sees_new_factors() {
     let (device, fresh) = (device().unwrap(), device().unwrap().fresh_engine());
     let stream = device.context().new_stream().unwrap();

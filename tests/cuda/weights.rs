@@ -1,4 +1,5 @@
-//! The sampler on the device: the same bits as the CPU engine's, for all generators, any α, layout, tile and schedule.
+//! The sampler on the device: the same bits as the CPU engine's, for all generators, any α, layout, tile and
+//! schedule.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Bad input gives a typed error whose message names the op, the argument, the value and the rule; never a panic.
+//! Bad input gives a typed error whose message names the op, the argument, the value and the rule; never a
+//! panic.
 
 use multimix::{
     Alpha, AttentionInput, AttentionOptions, Classifier, Columns, Error, ErrorKind, Factor, Labels, Layout,

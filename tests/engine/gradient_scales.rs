@@ -82,7 +82,8 @@ fn gradients_of_attention_explode_at_small_alpha_but_under_the_default_reduction
     assert!(of_mixing(0.5) < 50.0 && of_mixing(0.1) > 1e12);
 }
 
-/// dS of 16-bit logits in f32, of random problems: next to the reference, where that in the type of the logits is rounded; and it is what is rounded.
+/// dS of 16-bit logits in f32, of random problems: next to the reference, where that in the type of the
+/// logits is rounded; and it is what is rounded.
 fn check_in_f32<T: Element>(index: u64, unit: f64) {
     let problem = usual::<T>(51, index);
     let (columns, input, name) = (problem.columns(), problem.loss_input(), &problem.name);

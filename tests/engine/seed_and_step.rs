@@ -32,7 +32,6 @@ fn seed_and_step_from_memory_are_those_of_the_mixing() {
             let input = problem.weights_input();
             let [wanted, given] = both.map(|columns| cpu::weights(columns, &input).unwrap());
             assert_eq!(given, wanted, "{}", problem.name);
-            assert_ne!(cpu::weights(other, &input).unwrap().matrix.len(), 0);
             let input = problem.mix_input();
             let [wanted, given] = both.map(|columns| cpu::mix(columns, &input).unwrap());
             assert_eq!(given, wanted, "{}", problem.name);

@@ -1,4 +1,5 @@
-//! Parameter structs stand twice: in the kernels, and in Rust. Both texts are read, and names, order, offsets and sizes compared.
+//! Parameter structs stand twice: in the kernels, and in Rust. Both texts are read, and names, order, offsets
+//! and sizes compared.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -81,8 +81,8 @@ fn masked_problems_agree_with_the_reference() {
     assert!(finite > 150 && u64::from(finite) < problems - 100, "{finite} of {problems}");
 }
 
-/// An example that pads the mini-batch: with an empty map and [`EmptyMaps::LeaveOut`] everything is as if it were not there. The
-/// reference has no such rule; a map of 1e-300 is as good as none in f64.
+/// An example that pads the mini-batch: with an empty map and [`EmptyMaps::LeaveOut`] everything is as if it
+/// were not there. The reference has no such rule; a map of 1e-300 is as good as none in f64.
 #[test]
 fn an_example_that_is_left_out_changes_nothing() {
     let (sizes, mixing) =

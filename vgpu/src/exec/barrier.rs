@@ -68,7 +68,8 @@ impl Barriers {
 }
 
 impl BlockState<'_> {
-    /// A group reaches a barrier. Returns whether it goes on (arrives, or stands aside for its warp's other lanes).
+    /// A group reaches a barrier. Returns whether it goes on (arrives, or stands aside for its warp's other
+    /// lanes).
     pub(crate) fn reach_barrier(
         &mut self,
         warp: &mut Warp,

@@ -45,8 +45,9 @@ impl BlockState<'_> {
         Ok(true)
     }
 
-    /// Lets lanes go on that wait for each other at different `bar.warp.sync`s, as the ISA has it: "until all threads
-    /// corresponding to membermask have executed a bar.warp.sync with the same membermask". Whether there were any.
+    /// Lets lanes go on that wait for each other at different `bar.warp.sync`s, as the ISA has it: "until all
+    /// threads corresponding to membermask have executed a bar.warp.sync with the same membermask". Whether
+    /// there were any.
     pub(crate) fn meet_apart(&mut self, warp: &mut Warp) -> bool {
         let waiting: Vec<(usize, u32)> = (0..warp.groups.len())
             .filter_map(|index| Some((index, self.waits_at_sync(warp, index)?)))
