@@ -2,10 +2,11 @@
 //!
 //!     cargo xtask nvrtc && cargo bench --bench counters          # a Markdown table on stdout
 //!
-//! Floors: each input read and each output written once, in 32-byte sectors; the products of the op's equations; shared memory
-//! without bank conflicts. The gradient of the loss mixes the logits a second time in place of keeping them, which its floor leaves out.
-//! The last two columns are modelled times on a usual device of the capability (`VGPU_CC`): the floor's, and the counts' by
-//! `vgpu::roofline`, launch after launch, with the unit that bounds the longest.
+//! Floors: each input read and each output written once, in 32-byte sectors; the products of the op's
+//! equations; shared memory without bank conflicts. The gradient of the loss mixes the logits a second time
+//! in place of keeping them, which its floor leaves out. The last two columns are modelled times on a usual
+//! device of the capability (`VGPU_CC`): the floor's, and the counts' by `vgpu::roofline`, launch after
+//! launch, with the unit that bounds the longest.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -128,13 +129,13 @@ impl<'a, T: Element> Bench<'a, T> {
         let input = MixInput { features, targets: None, attention: Some(self.maps()) };
         let (mixed, product) = (size * n * r * d, 2 * b * r * d * n);
         let floor = Floor { bytes: size * b * r * d + maps + mixed, flops: product };
-        self.report("mix forward", floor, |queue| drop(queue.mix(&mixing, &input).unwrap()));
+        self.report("mix forward", floor, |queue| drop(queue.mix(mixing, &input).unwrap()));
         let incoming = self.device.upload(&vec![T::from_f32(0.5); n * r * d]);
         let incoming = MixedGradients { features: View::new(&incoming, [n, r, d]).unwrap(), targets: None };
         // Z and dZ~ are read; dZ and da written. dZ is one product, dM^ another.
         let floor = Floor { bytes: 2 * size * b * r * d + 2 * maps + mixed, flops: 2 * product };
         self.report("mix backward", floor, |queue| {
-            drop(queue.mix_backward(&mixing, &input, &incoming).unwrap());
+            drop(queue.mix_backward(mixing, &input, &incoming).unwrap());
         });
 
         let input = LossInput {
@@ -146,11 +147,11 @@ impl<'a, T: Element> Bench<'a, T> {
         let options = LossOptions::default();
         let floor = Floor { bytes: logits + maps + 4 * b, flops: product };
         self.report("loss", floor, |queue| {
-            drop(queue.loss(&mixing, &input, &options, Want::Loss).unwrap());
+            drop(queue.loss(mixing, &input, &options, Want::Loss).unwrap());
         });
         let floor = Floor { bytes: 2 * logits + maps + 4 * b, flops: 2 * product };
         self.report("loss + dS", floor, |queue| {
-            drop(queue.loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap());
+            drop(queue.loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap());
         });
     }
 

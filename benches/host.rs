@@ -1,12 +1,13 @@
-//! Host time of one call of the loss on a GPU: everything between the call and the driver, with kernels compiled and launches that run
-//! nothing (`VGPU_EXECUTE=0` of the virtual GPU).
+//! Host time of one call of the loss on a GPU: everything between the call and the driver, with kernels
+//! compiled and launches that run nothing (`VGPU_EXECUTE=0` of the virtual GPU).
 //!
 //!     cargo xtask nvrtc && cargo bench --bench host          # a Markdown table on stdout
 //!
-//! What is timed holds the virtual driver's own work too. The last lines are that alone: as many launches of an empty kernel as a call
-//! has, and the same with the context made current before each, as the engine does. To be subtracted when releases are compared, and
-//! not to be taken for a real driver's. Times are medians with both quartiles, from rounds in which all take turns. Allocations are
-//! those of this process's own code, the virtual driver's left out.
+//! What is timed holds the virtual driver's own work too. The last lines are that alone: as many launches of
+//! an empty kernel as a call has, and the same with the context made current before each, as the engine does.
+//! To be subtracted when releases are compared, and not to be taken for a real driver's. Times are medians
+//! with both quartiles, from rounds in which all take turns. Allocations are those of this process's own
+//! code, the virtual driver's left out.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -85,7 +86,8 @@ fn main() -> ExitCode {
     }
     rows.iter_mut().for_each(Row::print);
 
-    // From a second stream on, cudarc records an event for every use of memory, and the virtual driver has a thread for each stream.
+    // From a second stream on, cudarc records an event for every use of memory, and the virtual driver has a
+    // thread for each stream.
     let stream = device.context().new_stream().expect("a stream");
     let mut step = Step::new(device, &stream);
     let mut row = Row::new("`Queue::loss_into`, on a second stream with cudarc's events");
@@ -209,7 +211,8 @@ impl<'a> Step<'a> {
         unsafe { self.device.engine.on_bare(stream).run(&call, workspace) }.unwrap();
     }
 
-    /// Launches of a call: the nodes of a graph that it is captured into, on a stream that cudarc does not know of.
+    /// Launches of a call: the nodes of a graph that it is captured into, on a stream that cudarc does not
+    /// know of.
     fn launches(&self) -> usize {
         let (mut stream, mut graph, mut nodes) = (null_mut(), null_mut(), 0);
         // SAFETY: stream and graph are made, used and given back here; every pointer is valid.

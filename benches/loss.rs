@@ -1,5 +1,5 @@
-//! The loss, and the loss with its gradient: the whole step that MultiMix adds to training. The floor: its products at the
-//! sgemm rate (one forward, one more for the gradient), S and dS once through memory.
+//! The loss, and the loss with its gradient: the whole step that MultiMix adds to training. The floor: its
+//! products at the sgemm rate (one forward, one more for the gradient), S and dS once through memory.
 
 mod common;
 
@@ -15,10 +15,10 @@ fn main() {
         let product = 2.0 * (shape.b * shape.c * shape.n * shape.r) as f64;
         let bytes = 4.0 * (shape.b * shape.r * shape.c) as f64;
         let work = Work { flops: product, bytes, draws: (shape.b * shape.n * shape.r) as f64 };
-        report("loss", shape, work, || cpu::loss(&mixing, &input, &options, Want::Loss).expect("valid"));
+        report("loss", shape, work, || cpu::loss(mixing, &input, &options, Want::Loss).expect("valid"));
         let work = Work { flops: 2.0 * product, bytes: 2.0 * bytes, ..work };
         report("loss and gradient", shape, work, || {
-            cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).expect("valid")
+            cpu::loss(mixing, &input, &options, Want::Gradients(1.0)).expect("valid")
         });
     }
     if std::env::args().any(|argument| argument == "--memory") {
@@ -33,7 +33,7 @@ fn memory(shape: &Shape) {
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
         let extra = peak_of(|| {
             let (input, options) = (data.input(shape), LossOptions::default());
-            drop(cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).expect("valid"));
+            drop(cpu::loss(mixing, &input, &options, Want::Gradients(1.0)).expect("valid"));
         });
         println!("loss and gradient at A with n = {n}: {:.2} MB extra at most", extra as f64 / 1e6);
     }

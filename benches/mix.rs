@@ -1,4 +1,5 @@
-//! The materialised mix, forward and backward. The floor: its products at the sgemm rate, Z̃ (and its gradient) once through memory.
+//! The materialised mix, forward and backward. The floor: its products at the sgemm rate, Z̃ (and its
+//! gradient) once through memory.
 
 mod common;
 
@@ -29,8 +30,6 @@ fn main() {
             MixedGradients { features: View::new(&gradient, [n, r, d]).expect("sizes fit"), targets: None };
         // dZ and dM̂ are a product each.
         let work = Work { flops: 2.0 * product, bytes: bytes + 4.0 * (b * r * d) as f64, ..work };
-        report("mix backward", shape, work, || {
-            cpu::mix_backward(&mixing, &input, &gradients).expect("valid")
-        });
+        report("mix backward", shape, work, || cpu::mix_backward(mixing, &input, &gradients).expect("valid"));
     }
 }

@@ -1,4 +1,5 @@
-//! The sampler: nanoseconds for each draw on one thread, against the scalar definition that it repeats bit for bit.
+//! The sampler: nanoseconds for each draw on one thread, against the scalar definition that it repeats bit
+//! for bit.
 
 mod common;
 
@@ -25,7 +26,7 @@ fn compare(alpha: Alpha) {
     let (mut engine, mut definition) = (Vec::new(), Vec::new());
     for step in 0..15 {
         let mixing = Mixing::dirichlet(N, alpha).step(step);
-        engine.push(time(|| drop(cpu::weights(&mixing, &input).expect("valid sizes"))));
+        engine.push(time(|| drop(cpu::weights(mixing, &input).expect("valid sizes"))));
         definition.push(time(|| scalar(alpha, step)));
     }
     let (draws, scalar_draws) = ((B * N) as f64, (B * SCALAR_COLUMNS) as f64);

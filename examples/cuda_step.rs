@@ -30,7 +30,7 @@ pub fn main() -> anyhow::Result<()> {
     let queue = engine.on(&stream)?;
     let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(7).step(42);
     let options = LossOptions::default();
-    let loss = queue.loss(&mixing, &input, &options, Want::Gradients(1.0))?;
+    let loss = queue.loss(mixing, &input, &options, Want::Gradients(1.0))?;
     let drawn = queue.weights::<f32>(&mixing, &WeightsInput { b, r, attention: None })?.matrix;
     let gradient = loss.logits.ok_or_else(|| anyhow::anyhow!("gradients were asked for"))?;
     let (loss, gradient) = (stream.clone_dtoh(&loss.value)?[0], stream.clone_dtoh(&gradient)?);

@@ -17,8 +17,8 @@
 //          -DLAYOUT= 0: channels contiguous, every row of Z, dZ and W on a 16-byte boundary, d a multiple of 16 bytes;
 //                    1: any strides, lanes along channels;   2: any strides, lanes along positions (NCHW)
 //
-// Scores that f32 does not hold, of very large or very small features, are taken anew from features and query times powers of two.
-// Deterministic: a score, a query and a gradient are each summed by one warp or thread in a fixed order.
+// Scores that f32 does not hold, of very large or very small features, are taken anew from features and query times powers of
+// two. Deterministic: a score, a query and a gradient are each summed by one warp or thread in a fixed order.
 #include "labels.cuh"
 #include "math.cuh"
 #include "reduce.cuh"
@@ -35,7 +35,7 @@ struct AttentionParams {
     ELEMENT *d_features;
     i64 d_example, d_position, d_channel; // strides of dZ
     float *d_queries;                     // (b, d): du, with CAM
-    u32 b, r, d, c; // c is read with CAM only
+    u32 b, r, d, c;                       // c is read with CAM only
 };
 static_assert(sizeof(AttentionParams) == 160, "mirrored by the host");
 
@@ -290,7 +290,8 @@ extern "C" __global__ void LAUNCH_BOUNDS(THREADS, 24) attention_backward(const _
         sum_positions(example, example.score(0), begin, end, QUERY == 0 ? 1.0f / float(p.r) : 1.0f, share);
         __syncthreads();
         if constexpr (QUERY == 1)
-            for (u32 x = begin + threadIdx.x; x < end; x += THREADS) p.d_queries[u64(example.i) * p.d + x] = share[x - begin] * unscale_query(example);
+            for (u32 x = begin + threadIdx.x; x < end; x += THREADS)
+                p.d_queries[u64(example.i) * p.d + x] = share[x - begin] * unscale_query(example);
         write_gradients(example, query, share, begin, end);
     }
 }

@@ -28,10 +28,10 @@ constexpr u32 FACTOR_PER_COLUMN = 1, ALPHA_IS_ONE = 2; // bits of Sampler::flags
 // positions from `first_position` and columns from `first_column` on. All else counts from the call's own first.
 struct Sampler {
     u64 seed, step;
-    const u64 *seed_and_step; // where not null: seed and step in device memory, in place of the above
-    const float *attention;   // (r, b) as `prepare_attention` leaves it; null: none
-    const float *scales;      // (r): `attention` is the caller's times this power of two
-    const float *weights;     // explicit weights (r or 1, b, n)
+    const u64 *seed_and_step;            // where not null: seed and step in device memory, in place of the above
+    const float *attention;              // (r, b) as `prepare_attention` leaves it; null: none
+    const float *scales;                 // (r): `attention` is the caller's times this power of two
+    const float *weights;                // explicit weights (r or 1, b, n)
     i64 weights_r, weights_b, weights_n; // their strides
     float alpha_low, alpha_high;         // equal: fixed
     u32 b, r, n;
@@ -64,8 +64,18 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     float sum[2], mass[2]; // of columns g and g + 8: of the draws, and of the draws weighed by attention
 
     __device__ __forceinline__ Columns(const Sampler &sampler, u32 j, u32 first, float *slab, DrawScratch *scratch)
-        : sampler(sampler), drawer{sampler_stream(sampler), j, first, sampler.n, j + sampler.first_position,
-                                   first + sampler.first_column, slab, scratch, 0, 0, 0}, settled(0) {
+        : sampler(sampler), drawer{sampler_stream(sampler),
+                                   j,
+                                   first,
+                                   sampler.n,
+                                   j + sampler.first_position,
+                                   first + sampler.first_column,
+                                   slab,
+                                   scratch,
+                                   0,
+                                   0,
+                                   0},
+          settled(0) {
         if constexpr (DIRICHLET) drawer.prepare(sampler.alpha_low, sampler.alpha_high);
         if constexpr (DrawKind == DRAW_EXPLICIT) prepare_explicit();
         if constexpr (DrawKind == DRAW_PAIR)
@@ -178,7 +188,8 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
     __device__ __forceinline__ float explicit_weight(u32 column, u32 i) const {
         const u32 k = drawer.first + column;
         if (i >= sampler.b || k >= sampler.n) return 0.0f;
-        return __ldg(sampler.weights + i64(drawer.j) * sampler.weights_r + i64(i) * sampler.weights_b + i64(k) * sampler.weights_n);
+        return __ldg(sampler.weights + i64(drawer.j) * sampler.weights_r + i64(i) * sampler.weights_b +
+                     i64(k) * sampler.weights_n);
     }
 
     // Columns whose largest weight is so large or so small that their sums or the reciprocals might not be finite are read
@@ -230,8 +241,7 @@ template <int DrawKind, int Panel, bool Multi> struct Columns {
             for (u32 half = 0; half < 2; ++half) {
                 const float2 g = *drawer.pair_at(half, i);
                 parts[half] = __fadd_rn(__fadd_rn(parts[half], g.x), g.y);
-                if (Weighs)
-                    weighed[half] = __fadd_rn(__fadd_rn(weighed[half], __fmul_rn(a.x, g.x)), __fmul_rn(a.y, g.y));
+                if (Weighs) weighed[half] = __fadd_rn(__fadd_rn(weighed[half], __fmul_rn(a.x, g.x)), __fmul_rn(a.y, g.y));
             }
         }
         __syncwarp();

@@ -24,18 +24,18 @@ constexpr float MASSLESS_BELOW = 7.52316384526264e-37f; // 2^-120: columns with 
 
 // A warp's scratch while it draws; free afterwards but for the first three arrays, which a second draw needs.
 struct alignas(16) DrawScratch {
-    float4 gammas[COLUMNS]; // d, c, 1 / alpha, log2 d of each column; for pairs both weights
-    float largest[COLUMNS]; // log2 of the largest draw of a settled column; for explicit columns the factor they are read with
-    u32 partners[COLUMNS];   // for pairs
-    uint2 tests[MOST_TESTS]; // column | example << 4, bits of u
+    float4 gammas[COLUMNS];    // d, c, 1 / alpha, log2 d of each column; for pairs both weights
+    float largest[COLUMNS];    // log2 of the largest draw of a settled column; for explicit columns the factor they are read with
+    u32 partners[COLUMNS];     // for pairs
+    uint2 tests[MOST_TESTS];   // column | example << 4, bits of u
     u32 redraws[MOST_REDRAWS]; // column | attempt << 4 | example << 10
 };
 
 template <int DrawKind, u32 PITCH> struct Drawer {
     Stream stream;
-    u32 j, first, n; // position, column k of row 0, columns there are
+    u32 j, first, n;           // position, column k of row 0, columns there are
     u32 position, column_of_0; // j and first as the random numbers count them
-    float *slab;     // [COLUMNS][PITCH]
+    float *slab;               // [COLUMNS][PITCH]
     DrawScratch *scratch;
     u32 boosted;        // bit for each column with alpha < 1
     u32 tests, redraws; // lengths of the lists, the same in all lanes
@@ -51,8 +51,7 @@ template <int DrawKind, u32 PITCH> struct Drawer {
         const u32 column = lane_id() % COLUMNS;
         const Gamma gamma =
             make_gamma(column_alpha(stream, alpha_low, alpha_high, position, column_of_0 + column), DrawKind == DRAW_EXPONENTIAL);
-        if (lane_id() < COLUMNS)
-            scratch->gammas[column] = make_float4(gamma.d, gamma.c, gamma.inverse_alpha, gamma.log2_d);
+        if (lane_id() < COLUMNS) scratch->gammas[column] = make_float4(gamma.d, gamma.c, gamma.inverse_alpha, gamma.log2_d);
         boosted = __ballot_sync(ALL_LANES, gamma.method == BOOSTED) & 0xffff;
         __syncwarp();
     }
@@ -62,8 +61,8 @@ template <int DrawKind, u32 PITCH> struct Drawer {
         const Method method = DrawKind == DRAW_EXPONENTIAL ? EXPONENTIAL
                               : DrawKind == DRAW_PLAIN     ? PLAIN
                               : DrawKind == DRAW_BOOSTED   ? BOOSTED
-                              : boosted >> column & 1  ? BOOSTED
-                                                       : PLAIN;
+                              : boosted >> column & 1      ? BOOSTED
+                                                           : PLAIN;
         return {x.x, x.y, x.z, x.w, method};
     }
 

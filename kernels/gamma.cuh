@@ -38,9 +38,7 @@ __device__ __forceinline__ float column_alpha(Stream stream, float lo, float hi,
 }
 
 // The squeeze: true settles an attempt with t > 0 of a draw that needs no boost.
-__device__ __forceinline__ bool squeezed(float x2, float u) {
-    return u < __fmaf_rn(-0.0331f, __fmul_rn(x2, x2), 1.0f);
-}
+__device__ __forceinline__ bool squeezed(float x2, float u) { return u < __fmaf_rn(-0.0331f, __fmul_rn(x2, x2), 1.0f); }
 
 __device__ __forceinline__ float cube(float t) { return __fmul_rn(__fmul_rn(t, t), t); }
 
@@ -88,8 +86,7 @@ __device__ __forceinline__ float attempt_draw(const Gamma &gamma, Trial trial) {
     const float t = __fmaf_rn(gamma.c, trial.x, 1.0f);
     const float plain = __fmul_rn(gamma.d, cube(t));
     const Tested tested = full_test(gamma, trial.x, trial.u);
-    if (gamma.method == BOOSTED)
-        return tested.accepted ? exp2_of(boosted_log2(gamma, tested.log2_v, tested.log2_u)) : -1.0f;
+    if (gamma.method == BOOSTED) return tested.accepted ? exp2_of(boosted_log2(gamma, tested.log2_v, tested.log2_u)) : -1.0f;
     const bool quick = t > 0.0f && squeezed(__fmul_rn(trial.x, trial.x), trial.u);
     return quick || tested.accepted ? plain : -1.0f;
 }

@@ -21,7 +21,7 @@
 #include "loss_residual.cuh"
 
 struct LossBackwardParams {
-    LossInput in;
+    LossInput input;
     Matrix<OUT> out; // dS (b, r, c)
     float *partial;
     const double *shares;  // (r), from loss_finish
@@ -37,7 +37,8 @@ static_assert(SHARED_BYTES == RESIDUAL_SHARED, "counted by the host");
 static_assert(MATRIX_BYTES + PANEL_BYTES >= WARPS * OUT_BYTES, "tiles are parked where panels were");
 
 // G of the block's span of columns, up to its scale.
-__device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4], float scale) {
+__device__ __forceinline__ void make_residual(const ResidualShared &shared, float (&s)[8][4], const float (&y)[8][4],
+                                              float scale) {
     const float *statistics = shared.statistics + first_column();
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
@@ -60,8 +61,8 @@ __device__ __forceinline__ void make_residual(const ResidualShared &shared, floa
 __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Work &work, float (&c)[8][4], u32 example,
                                            float scale) {
     extern __shared__ __align__(16) unsigned char shared[];
-    if (example >= p.in.b) return;
-    const u32 rows = min(16u, p.in.b - example);
+    if (example >= p.input.b) return;
+    const u32 rows = min(16u, p.input.b - example);
     unsigned char *own = shared + threadIdx.x / 32 * OUT_BYTES;
 #pragma unroll
     for (u32 x = 0; x < 8; ++x)
@@ -79,7 +80,7 @@ __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Wo
     float *tile = reinterpret_cast<float *>(own);
     park_tile<EXAMPLE_STEP>(c, tile, first_example());
     if (p.partial) {
-        write_partial(p.partial, work, p.in.r, p.in.b, p.in.logits.channels, tile, example, rows, p.accumulate);
+        write_partial(p.partial, work, p.input.r, p.input.b, p.input.logits.channels, tile, example, rows, p.accumulate);
     } else {
         for (u32 x = lane_id(); x < rows * TILE; x += 32)
             if (work.channel + x % TILE < p.out.channels)
@@ -90,13 +91,13 @@ __device__ __forceinline__ void write_rows(const LossBackwardParams &p, const Wo
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward(const __grid_constant__ LossBackwardParams p) {
     const ResidualShared shared = partition();
-    const Work work = find_work(p.in, p.splits);
-    const float range = p.in.ranges[work.position], scale = range * RESIDUAL_SCALE;
+    const Work work = find_work(p.input, p.splits);
+    const float range = p.input.ranges[work.position], scale = range * RESIDUAL_SCALE;
     float c[ROW_TILES][8][4] = {};
 #pragma unroll 1
     for (u32 column = work.begin; column < work.end; column += SPAN) {
         float s[8][4] = {}, y[8][4] = {};
-        sum_columns(p.in, shared, work, column, s, y);
+        sum_columns(p.input, shared, work, column, s, y);
         make_residual(shared, s, y, scale);
         __syncthreads();
 #pragma unroll

@@ -7,9 +7,10 @@
 //
 //   da_i = S_i . (sum_k Lambda_ik v_k (t_k p_k - Y~_k)) - Y_i . (sum_k Lambda_ik v_k log p_k) + sum_k Lambda_ik x_k
 //
-// so that no matrix of examples by columns has to exist: m_k, which goes into x_k, comes from loss_forward. All of it in f32, whatever
-// the logits are, since leading digits cancel. Factors of columns are 2^-32 of what they should be until the last sum, which is in f64:
-// 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss is infinite.
+// so that no matrix of examples by columns has to exist: m_k, which goes into x_k, comes from loss_forward. All of it in f32,
+// whatever the logits are, since leading digits cancel. Factors of columns are 2^-32 of what they should be until the last sum,
+// which is in f64: 1 / s of tiny attention is huge. Masked classes, of logit -inf, take no part; nor does a position whose loss
+// is infinite.
 //
 // kernel `loss_backward_attention`   after loss_forward with `statistics` and MATH 0 for the same chunk of columns
 // grid     x = r * ceil(b / 64) * ceil(c / 64) * splits (split.cuh)
@@ -28,7 +29,7 @@ static_assert(MATH == EXACT && PANEL == 64, "the gradient of attention is taken 
 static_assert(SHARED_BYTES == RESIDUAL_SHARED + 3 * SPAN * sizeof(float), "counted by the host");
 
 struct LossAttentionParams {
-    LossInput in;
+    LossInput input;
     Matrix<const float> weights; // Lambda of the chunk, (r, columns, b), from `weights` with matrix = 0
     float *partial;
     u32 splits, accumulate, weighed, padding;
@@ -49,8 +50,8 @@ __device__ __forceinline__ Factors partition_factors() {
 __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const Factors &factors, u32 position, u32 column) {
     const u32 own = threadIdx.x, k = column + own;
     if (own >= SPAN) return;
-    const float *from = p.in.statistics + i64(position) * STATISTICS * p.in.statistics_stride + k;
-    const auto statistic = [&](u32 which) { return k < p.in.columns ? from[which * p.in.statistics_stride] : 0.0f; };
+    const float *from = p.input.statistics + i64(position) * STATISTICS * p.input.statistics_stride + k;
+    const auto statistic = [&](u32 which) { return k < p.input.columns ? from[which * p.input.statistics_stride] : 0.0f; };
     const float over_mass = statistic(OVER_MASS), v = statistic(SHARE) * (over_mass * DOWN);
     const bool counts = p.weighed && over_mass > 0.0f;
     factors.v[own] = v;
@@ -59,7 +60,8 @@ __device__ __forceinline__ void make_factors(const LossAttentionParams &p, const
 }
 
 // v (t p - Y~) in place of s, and v log p in place of y.
-__device__ __forceinline__ void make_residuals(const ResidualShared &shared, const Factors &factors, float (&s)[8][4], float (&y)[8][4]) {
+__device__ __forceinline__ void make_residuals(const ResidualShared &shared, const Factors &factors, float (&s)[8][4],
+                                               float (&y)[8][4]) {
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
         const u32 column = first_column() + m * ROW_STEP;
@@ -95,16 +97,16 @@ __device__ __forceinline__ float target(const LossInput &in, u32 i, u32 channel)
 // Where a value of example i goes.
 __device__ __forceinline__ void write_partial(const LossAttentionParams &p, const Work &work, u32 split, u32 slice, u32 i,
                                               float value) {
-    if (i >= p.in.b) return;
-    const u32 slices = ceil_div(p.in.logits.channels, TILE) + 2;
-    float *at = p.partial + ((u64(split) * slices + slice) * p.in.r + work.position) * p.in.b + i;
+    if (i >= p.input.b) return;
+    const u32 slices = ceil_div(p.input.logits.channels, TILE) + 2;
+    float *at = p.partial + ((u64(split) * slices + slice) * p.input.r + work.position) * p.input.b + i;
     *at = p.accumulate ? *at + value : value;
 }
 
 // S_i . g_i - Y_i . h_i over the tile's classes.
-__device__ __forceinline__ void write_products(const LossAttentionParams &p, const Work &work, u32 split,
-                                               const float (&g)[8][4], const float (&h)[8][4]) {
-    const Matrix<const ELEMENT> &logits = p.in.logits;
+__device__ __forceinline__ void write_products(const LossAttentionParams &p, const Work &work, u32 split, const float (&g)[8][4],
+                                               const float (&h)[8][4]) {
+    const Matrix<const ELEMENT> &logits = p.input.logits;
 #pragma unroll
     for (u32 m = 0; m < LANE_ROWS; ++m) {
         const u32 i = work.example + threadIdx.x / 32 * 16 + first_example() + m * EXAMPLE_STEP;
@@ -114,10 +116,10 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
 #pragma unroll
             for (u32 q = 0; q < 4; ++q) {
                 const u32 channel = work.channel + class_of(half, q), x = 2 * m + half;
-                if (i >= p.in.b || channel >= logits.channels) continue;
+                if (i >= p.input.b || channel >= logits.channels) continue;
                 const float s = to_float(*logits.at(i, work.position, channel));
                 sum = __fmaf_rn(s == -__int_as_float(0x7f800000) ? 0.0f : s, g[x][q], sum);
-                sum = __fmaf_rn(-target(p.in, i, channel), h[x][q], sum);
+                sum = __fmaf_rn(-target(p.input, i, channel), h[x][q], sum);
             }
         sum = row_sum(sum);
         if (lane_id() % 8 == 0) write_partial(p, work, split, work.channel / TILE, i, sum);
@@ -127,15 +129,16 @@ __device__ __forceinline__ void write_products(const LossAttentionParams &p, con
 extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention(const __grid_constant__ LossAttentionParams p) {
     const ResidualShared shared = partition();
     const Factors factors = partition_factors();
-    const Work work = find_work(p.in, p.splits);
+    const Work work = find_work(p.input, p.splits);
     const u32 own = threadIdx.x / 32 * 16;
     float g[8][4] = {}, h[8][4] = {}, sum = 0.0f;
 #pragma unroll 1
     for (u32 column = work.begin; column < work.end; column += SPAN) {
         float s[8][4] = {}, y[8][4] = {};
-        sum_columns(p.in, shared, work, column, s, y);
+        sum_columns(p.input, shared, work, column, s, y);
         make_factors(p, factors, work.position, column);
-        stage_block<THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.in.columns, work.example);
+        stage_block<THREADS, SPAN, PANEL, MATRIX_PITCH>(shared.matrix, p.weights, work.position, column, p.input.columns,
+                                                        work.example);
         commit_copies();
         copies_arrived<0>();
         __syncthreads();
@@ -151,18 +154,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) loss_backward_attention
     }
     write_products(p, work, work.split, g, h);
     if (work.channel == 0)
-        write_partial(p, work, work.split, ceil_div(p.in.logits.channels, TILE) + threadIdx.x / 64, work.example + threadIdx.x % 64, sum);
+        write_partial(p, work, work.split, ceil_div(p.input.logits.channels, TILE) + threadIdx.x / 64,
+                      work.example + threadIdx.x % 64, sum);
 }
 
 struct LossAttentionSumParams {
-    const float *partial;   // (splits, tiles + 2, r, b)
-    const double *sums;     // (r, 3), from loss_sums
-    const double *shares;   // (r), from loss_finish
-    const float *scales;    // (r), from prepare_attention
-    const u32 *live;        // (b), from prepare_maps
-    const float *upstream;  // null: `factor` alone
-    float *out;             // (b, r)
-    i64 example, position;  // its strides
+    const float *partial;  // (splits, tiles + 2, r, b)
+    const double *sums;    // (r, 3), from loss_sums
+    const double *shares;  // (r), from loss_finish
+    const float *scales;   // (r), from prepare_attention
+    const u32 *live;       // (b), from prepare_maps
+    const float *upstream; // null: `factor` alone
+    float *out;            // (b, r)
+    i64 example, position; // its strides
     float factor;
     u32 splits, tiles, b, r, padding;
 };

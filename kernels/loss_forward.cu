@@ -22,10 +22,10 @@
 //   statistics  f32 (r, 6, statistics_stride >= columns); only for a gradient. For that of attention MATH is 0: loss_rows.cuh
 //   partial     f64 (r, ceil(columns / 16), 4): sums over the 16 columns of a warp
 //
-// A tile of 64 classes at a time: S~ in registers; Y~ of labels summed in shared memory, of soft rows by a second product; running
-// softmax. M stays in registers as A fragments where it fits (labels: 16 bits up to b = 256, tf32 up to 128; soft rows: half).
-// Deterministic: a column belongs to one warp and adds in order; f64 sums over columns have a fixed order that does not depend on
-// WARPS or the grid.
+// A tile of 64 classes at a time: S~ in registers; Y~ of labels summed in shared memory, of soft rows by a second product;
+// running softmax. M stays in registers as A fragments where it fits (labels: 16 bits up to b = 256, tf32 up to 128; soft rows:
+// half). Deterministic: a column belongs to one warp and adds in order; f64 sums over columns have a fixed order that does not
+// depend on WARPS or the grid.
 #include "columns.cuh"
 #include "loss_rows.cuh"
 
@@ -45,8 +45,8 @@ struct LossForwardParams {
     Labels labels;                // (b), with TARGETS 1
     Number *matrix;
     i64 matrix_column, matrix_position; // distance of columns, of positions; examples are contiguous
-    const float *masses;             // (r, columns), with DRAW 6 and attention: s on the scale of the caller's attention
-    float *statistics;                 // null: none wanted
+    const float *masses;                // (r, columns), with DRAW 6 and attention: s on the scale of the caller's attention
+    float *statistics;                  // null: none wanted
     i64 statistics_stride;
     PerMixture losses, log_sums; // outputs: CE, lse
     double *partial;
@@ -130,8 +130,8 @@ __device__ __forceinline__ void stage(const Warp &warp, u32 turn, u32 begin, u32
 }
 
 // Adds M_ik, rounded as logits are mixed with it, to the mixed target of label y_i, for the slab's examples whose label lies in
-// the tile: even classes by the lower half of the warp, odd ones by the upper. With the first tile also, to `missing` of the lane's
-// column, that of examples without class, where targets are not added up.
+// the tile: even classes by the lower half of the warp, odd ones by the upper. With the first tile also that of examples without
+// class to `missing` of the lane's column, where targets are not added up.
 __device__ __forceinline__ void add_labels(const Warp &warp, u32 begin, u32 channel, float &missing) {
     const u32 column = lane_id() % COLUMNS, parity = lane_id() / COLUMNS;
     float *row = warp.tile + column * OUT_PITCH;
@@ -276,7 +276,7 @@ __device__ __forceinline__ void write_results(const Warp &warp) {
     if (p.statistics && live) {
         float *to = p.statistics + i64(warp.j) * STATISTICS * p.statistics_stride + k;
         const float over_mass = mass > 0.0f ? __fdiv_rn(1.0f, mass) : 0.0f;
-        const float values[STATISTICS] = {result[R_LOG2_SUM * COLUMNS], weight, result[R_TOTAL * COLUMNS], loss,
+        const float values[STATISTICS] = {result[R_LOG2_SUM * COLUMNS], weight,   result[R_TOTAL * COLUMNS], loss,
                                           result[R_MEAN * COLUMNS],     over_mass};
 #pragma unroll
         for (u32 value = 0; value < STATISTICS; ++value) to[value * p.statistics_stride] = values[value];

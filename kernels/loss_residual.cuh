@@ -3,8 +3,8 @@
 //   G_k = v_k (t_k softmax(S~_k) - Y~_k)
 //
 // with S~ and Y~ made anew from the mix matrix, panel after panel of PANEL examples, by four warps of 16 columns each. The
-// block's own panel comes last and stays staged. Y~ is a second product, with soft rows or in 16 bits with the one-hot rows of the
-// labels; in f32, where that would cost as much as S~ does, labels are added up in shared memory.
+// block's own panel comes last and stays staged. Y~ is a second product, with soft rows or in 16 bits with the one-hot rows of
+// the labels; in f32, where that would cost as much as S~ does, labels are added up in shared memory.
 //
 // Needs -DELEMENT=, -DMATH=, -DTARGETS=, -DPANEL= 64, or 128 with MATH 2.
 #pragma once
@@ -42,12 +42,12 @@ constexpr u32 RESIDUAL_SHARED = MATRIX_BYTES + PANEL_BYTES + RESIDUAL_BYTES + TA
 
 // Shared memory of a block.
 struct ResidualShared {
-    Number *matrix;          // [column][example], rows MATRIX_PITCH apart
-    Number *logits;          // [example][class], rows PITCH apart
-    Number *residual;        // [column][class], rows PITCH apart
-    Number *targets;         // [example][class] where there is a second product, else sums [column][class]; rows PITCH apart
-    float *statistics;       // [LOG2_SUM, SHARE, TOTAL][column]
-    u32 *length, *list;      // of the panel's examples with a label in the tile: class << 16 | example
+    Number *matrix;     // [column][example], rows MATRIX_PITCH apart
+    Number *logits;     // [example][class], rows PITCH apart
+    Number *residual;   // [column][class], rows PITCH apart
+    Number *targets;    // [example][class] where there is a second product, else sums [column][class]; rows PITCH apart
+    float *statistics;  // [LOG2_SUM, SHARE, TOTAL][column]
+    u32 *length, *list; // of the panel's examples with a label in the tile: class << 16 | example
 };
 
 __device__ __forceinline__ ResidualShared partition() {
@@ -87,7 +87,8 @@ __device__ __forceinline__ void multiply_examples(float (&c)[8][4], const T *mat
             u32 a[4];
             if constexpr (is_16_bit<T>) {
                 // Tiles in the order of A: columns 0-7 of examples 0-7, of examples 8-15, then columns 8-15.
-                load_matrices_transposed(a, own + (k + lane_id() % 8 + lane_id() / 16 * 8) * MATRIX_PITCH + lane_id() / 8 % 2 * 8);
+                load_matrices_transposed(a,
+                                         own + (k + lane_id() % 8 + lane_id() / 16 * 8) * MATRIX_PITCH + lane_id() / 8 % 2 * 8);
             } else {
                 const T *pair = own + (k + 2 * (lane_id() % 4)) * MATRIX_PITCH + lane_id() / 4;
                 a[0] = to_tf32(pair[0]), a[1] = to_tf32(pair[8]);
@@ -140,7 +141,8 @@ __device__ __forceinline__ void stage_statistics(const LossInput &in, const Resi
 }
 
 // Stages the targets of a panel; `resident` where they are there already.
-__device__ __forceinline__ void stage_targets(const LossInput &in, const ResidualShared &shared, u32 begin, u32 channel, bool resident) {
+__device__ __forceinline__ void stage_targets(const LossInput &in, const ResidualShared &shared, u32 begin, u32 channel,
+                                              bool resident) {
     if constexpr (!SECOND_PRODUCT) {
         if (!resident) list_labels(in, shared, begin, channel);
     } else if (!resident || !is_16_bit<Number>) {
@@ -184,6 +186,5 @@ __device__ __forceinline__ void sum_columns(const LossInput &in, const ResidualS
         return first + row < in.columns ? to_float(*in.matrix.at(first + row, work.position, i)) : 0.0f;
     });
     __syncthreads();
-    if constexpr (!SECOND_PRODUCT)
-        load_tile<PITCH>(y, reinterpret_cast<float *>(shared.targets) + threadIdx.x / 32 * 16 * PITCH);
+    if constexpr (!SECOND_PRODUCT) load_tile<PITCH>(y, reinterpret_cast<float *>(shared.targets) + threadIdx.x / 32 * 16 * PITCH);
 }

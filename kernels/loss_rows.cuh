@@ -6,14 +6,14 @@
 // A masked class, s = -inf, has probability 0; 0 * -inf is 0 in all of these.
 // Lanes that share a row keep sums of their own classes; `finish` adds them.
 //
-// Only the gradient of attention asks for `expected`, and it is taken in f32: an exact product costs so much more than the sum that
-// this is always made there, and nowhere else. Entropies are made where the call wants them.
+// Only the gradient of attention asks for `expected`, and it is taken in f32: an exact product costs so much more than the sum
+// that this is always made there, and nowhere else. Entropies are made where the call wants them.
 #pragma once
 #include "loss_tile.cuh"
 #include "math.cuh"
 
-// Targets of labels add up to 1, but for examples without class, which the caller takes off, and for the rounding of 16-bit weights.
-// What these add up to makes the residuals of all classes add up to zero.
+// Targets of labels add up to 1, but for examples without class, which the caller takes off, and for the rounding of 16-bit
+// weights. What these add up to makes the residuals of all classes add up to zero.
 constexpr bool ADDS_TARGETS = TARGETS == SOFT_ROWS || is_16_bit<Number>;
 constexpr bool EXPECTS = MATH == EXACT;
 

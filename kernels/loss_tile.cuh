@@ -9,17 +9,17 @@
 using Number = Select<MATH == HALF, ELEMENT, float>::Type;
 
 constexpr u32 PITCH = STAGE_PITCH<Number>; // of staged rows
-constexpr int SOFT_ROWS = 2;                // -DTARGETS=: 1 labels, 2 soft rows
+constexpr int SOFT_ROWS = 2;               // -DTARGETS=: 1 labels, 2 soft rows
 constexpr float LN_2 = 0.693147180559945309f;
 
 // A call keeps these values of each column of a chunk for its gradient: (r, STATISTICS, stride).
 enum Statistic : u32 {
-    LOG2_SUM,      // log2 sum exp of the mixed logits
-    SHARE,         // in the reduction: s on the scale of prepared attention, or 1; 0 for a column without mass if weighed
-    TOTAL,         // t, the sum of the mixed targets
-    LOSS,          // cross-entropy
-    MEAN,          // sum_l M_l dM_l / q
-    OVER_MASS,     // 1 / s on the scale of prepared attention, 0 without mass
+    LOG2_SUM,  // log2 sum exp of the mixed logits
+    SHARE,     // in the reduction: s on the scale of prepared attention, or 1; 0 for a column without mass if weighed
+    TOTAL,     // t, the sum of the mixed targets
+    LOSS,      // cross-entropy
+    MEAN,      // sum_l M_l dM_l / q
+    OVER_MASS, // 1 / s on the scale of prepared attention, 0 without mass
     STATISTICS
 };
 
@@ -40,8 +40,8 @@ __device__ __forceinline__ float fast_exp2(float x) {
     return y;
 }
 
-// Zero times the -inf of a masked class is NaN: sums that met it are taken anew, without the examples of weight zero. `weight(row, i)`
-// is the fragment's, as it was multiplied; `channel` its first class.
+// Zero times the -inf of a masked class is NaN: sums that met it are taken anew, without the examples of weight zero.
+// `weight(row, i)` is the fragment's, as it was multiplied; `channel` its first class.
 template <class Weight>
 __device__ __forceinline__ void mend(float (&s)[8][4], const Matrix<const ELEMENT> &logits, u32 position, u32 channel, u32 b,
                                      Weight weight) {

@@ -33,9 +33,9 @@ struct MixAttentionParams {
 static_assert(sizeof(MixAttentionParams) == 304, "mirrored by the host");
 
 constexpr u32 THREADS = 32 * WARPS;
-constexpr u32 SPAN = PANEL >= 128 ? 128 : 64;              // examples at a time
-constexpr u32 TILES = SPAN / 8;                            // of 8 examples
-constexpr u32 DEPTH = is_16_bit<ELEMENT> ? 32 : 16;        // channels staged at a time
+constexpr u32 SPAN = PANEL >= 128 ? 128 : 64;       // examples at a time
+constexpr u32 TILES = SPAN / 8;                     // of 8 examples
+constexpr u32 DEPTH = is_16_bit<ELEMENT> ? 32 : 16; // channels staged at a time
 constexpr u32 PITCH = DEPTH + (is_16_bit<ELEMENT> ? 8 : MATH == EXACT ? 4 : 8);
 constexpr u32 A_ELEMENTS = 16 * WARPS * PITCH, STAGE_ELEMENTS = A_ELEMENTS + SPAN * PITCH;
 constexpr u32 SUM_PITCH = SPAN + 8;
@@ -113,7 +113,8 @@ template <class T> __device__ __forceinline__ void multiply(float (&c)[TILES][4]
             load_fragment<T, PITCH>(fragment, own + at);
 #pragma unroll
             for (u32 tile = 0; tile < TILES; ++tile) {
-                const float2 b = *reinterpret_cast<const float2 *>(z + (8 * tile + lane_id() / 4) * PITCH + lane_id() % 4 * 2 + at);
+                const float2 b =
+                    *reinterpret_cast<const float2 *>(z + (8 * tile + lane_id() / 4) * PITCH + lane_id() % 4 * 2 + at);
                 mma_tf32(c[tile], fragment, to_tf32(b.x), to_tf32(b.y));
             }
         }
@@ -122,8 +123,8 @@ template <class T> __device__ __forceinline__ void multiply(float (&c)[TILES][4]
 
 // Stages columns from `first` on of one matrix and examples from `begin` on of the other, DEPTH channels of each.
 template <class D, class Z>
-__device__ __forceinline__ void stage_both(const Block &block, u32 turn, const Matrix<const D> &d, const Matrix<const Z> &z, u32 j,
-                                           u32 first, u32 begin, u32 channel) {
+__device__ __forceinline__ void stage_both(const Block &block, u32 turn, const Matrix<const D> &d, const Matrix<const Z> &z,
+                                           u32 j, u32 first, u32 begin, u32 channel) {
     ELEMENT *to = block.stages + turn % 2 * STAGE_ELEMENTS;
     stage_any<THREADS, 16 * WARPS, DEPTH, PITCH>(to, d, j, first, block.p.sampler.n, channel);
     stage_any<THREADS, SPAN, DEPTH, PITCH>(to + A_ELEMENTS, z, j, begin, block.p.sampler.b, channel);

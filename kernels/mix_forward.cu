@@ -13,8 +13,8 @@
 // defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64
 //          -DMULTI= 0: b <= PANEL, 1: any b   -DWARPS=
 //
-// A warp draws its slab (columns.cuh), turns it into A fragments that stay in registers (STATIONARY), and lets tiles of Z pass by,
-// double-buffered through shared memory. Exact products read the slab where it is. With MULTI the sums take one draw of all
+// A warp draws its slab (columns.cuh), turns it into A fragments that stay in registers (STATIONARY), and lets tiles of Z pass
+// by, double-buffered through shared memory. Exact products read the slab where it is. With MULTI the sums take one draw of all
 // panels, and each tile of channels draws them again: 1 + ceil(d / 64) + ceil(c / 64) draws of each element a split.
 //
 // Deterministic: each output is summed over the examples in order by one warp; nothing is shared between blocks.
@@ -65,9 +65,7 @@ __device__ __forceinline__ Shared partition() {
 // Tiles of channels: those of the features first, then those of the targets.
 __device__ __forceinline__ u32 feature_tiles(const MixForwardParams &p) { return ceil_div(p.features.channels, TILE); }
 
-__device__ __forceinline__ u32 all_tiles(const MixForwardParams &p) {
-    return feature_tiles(p) + ceil_div(p.soft.channels, TILE);
-}
+__device__ __forceinline__ u32 all_tiles(const MixForwardParams &p) { return feature_tiles(p) + ceil_div(p.soft.channels, TILE); }
 
 // Starts to copy a chunk of examples of a tile.
 __device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u32 j, u32 begin, u32 tile) {
@@ -77,7 +75,8 @@ __device__ __forceinline__ void stage(const MixForwardParams &p, ELEMENT *to, u3
     else if (p.labels.data)
         stage_labels<THREADS>(to, p.labels, begin, p.sampler.b, (tile - features) * TILE);
     else
-        stage_any<THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b, (tile - features) * TILE);
+        stage_any<THREADS, CHUNK<ELEMENT>, TILE, STAGE_PITCH<ELEMENT>>(to, p.soft, 0, begin, p.sampler.b,
+                                                                       (tile - features) * TILE);
     commit_copies();
 }
 

@@ -55,7 +55,8 @@ __device__ __forceinline__ void mma_tf32(float (&c)[4], const u32 (&a)[4], u32 b
 
 __device__ __forceinline__ u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
 
-// Four 8 x 8 tiles of 16-bit elements; lane l gives the address of row l % 8 of tile l / 8. Lane (g, t) gets [g][2t, 2t+1] of each.
+// Four 8 x 8 tiles of 16-bit elements; lane l gives the address of row l % 8 of tile l / 8. Lane (g, t) gets [g][2t, 2t+1] of
+// each.
 __device__ __forceinline__ void load_matrices(u32 (&x)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
@@ -75,8 +76,7 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&x)[4], const void
 // Asynchronous from sm_80 on, done by the next `copies_arrived`; at once on sm_75.
 __device__ __forceinline__ void copy_16(void *to, const void *from, u32 bytes) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
-                 : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 #else
     Pack pack = {{0, 0, 0, 0}};
     if (bytes == 16) {

@@ -2,8 +2,8 @@
 //
 //   a'_ij = 2^(e_j) a_ij        with e_j such that the largest a' of position j lies in [1, 2)
 //
-// An example whose whole map is zero gets `empty` at every position first: 1/r, or 0 to be left out. Neither the mix matrix nor the
-// weighted loss sees the scale, and no product of a' with a draw is subnormal that matters.
+// An example whose whole map is zero gets `empty` at every position first: 1/r, or 0 to be left out. Neither the mix matrix nor
+// the weighted loss sees the scale, and no product of a' with a draw is subnormal that matters.
 //
 // kernel `prepare_maps`        which examples have a map: live (b), 1 or 0
 // grid                         x = ceil(b / 8): a warp an example        block 256
@@ -56,9 +56,9 @@ extern "C" __global__ void LAUNCH_BOUNDS(256, 32) prepare_attention(const __grid
 }
 
 struct PrepareFeaturesParams {
-    const ELEMENT *features;         // (b, r, d)
-    i64 example, position, channel;  // its strides
-    ELEMENT *packed;                 // (r, b, row)
+    const ELEMENT *features;        // (b, r, d)
+    i64 example, position, channel; // its strides
+    ELEMENT *packed;                // (r, b, row)
     u32 b, r, d, row;
 };
 static_assert(sizeof(PrepareFeaturesParams) == 56, "mirrored by the host");

@@ -1,8 +1,8 @@
 // A gradient times what is known only after it was made.
 //
-//   out = in * (factor * *upstream)        over three axes
+//   out = gradient * (factor * *upstream)        over three axes
 //
-// kernel `scale`   in of ELEMENT, out of OUT, any strides; in place where both are the same
+// kernel `scale`   gradient of ELEMENT, out of OUT, any strides
 // grid     x = ceil(total / 256), total the product of the shape        block 256
 // defines  -DELEMENT= float|f16|bf16   -DOUT= float|f16|bf16
 //
@@ -10,8 +10,8 @@
 #include "types.cuh"
 
 struct ScaleParams {
-    const ELEMENT *in;
-    i64 in_strides[3];
+    const ELEMENT *gradient;
+    i64 strides[3];
     OUT *out;
     i64 out_strides[3];
     const float *upstream; // null: `factor` alone
@@ -24,7 +24,7 @@ extern "C" __global__ void LAUNCH_BOUNDS(256, 32) scale(const __grid_constant__ 
     const u64 at = u64(blockIdx.x) * 256 + threadIdx.x, row = at / p.shape[2];
     const i64 x = at % p.shape[2], j = row % p.shape[1], i = row / p.shape[1];
     if (i >= p.shape[0]) return;
-    const float in = to_float(p.in[i * p.in_strides[0] + j * p.in_strides[1] + x * p.in_strides[2]]);
+    const float in = to_float(p.gradient[i * p.strides[0] + j * p.strides[1] + x * p.strides[2]]);
     OUT *to = p.out + i * p.out_strides[0] + j * p.out_strides[1] + x * p.out_strides[2];
     *to = from_float<OUT>(in * upstream_of(p.factor, p.upstream));
 }

@@ -1,6 +1,6 @@
 // The sum of a gradient's slices (split.cuh) in order, written to where it belongs.
 //
-// kernel `split_sum`   out (b, r, channels), any strides = sum_s partial_s, times shares[position] * upstream where there are shares
+// kernel `split_sum`   out (b, r, channels), any strides: sum_s partial_s, and where there are shares times these and upstream
 // grid     x = ceil(r b channels / 256)        block 256
 // defines  -DOUT= float|f16|bf16
 //
@@ -8,7 +8,7 @@
 #include "types.cuh"
 
 struct SplitSumParams {
-    const float *partial;  // (slices, r, b, channels)
+    const float *partial; // (slices, r, b, channels)
     Matrix<OUT> out;
     const double *shares;  // (r), from loss_finish; null: the sum as it is
     const float *upstream; // null: `factor` alone; both for `shares` only

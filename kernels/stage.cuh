@@ -31,8 +31,7 @@ __device__ __forceinline__ void stage_block(T *stage, const Matrix<const T> &fro
             const u32 row = x / PACKS, at = channel + x % PACKS * PER;
             const bool inside = begin + row < rows && at < from.channels;
             const T *source = inside ? base + i64(begin + row) * from.row + at : base;
-            copy_16(stage + row * PITCH + x % PACKS * PER, source,
-                    inside ? min(16u, u32(sizeof(T)) * (from.channels - at)) : 0);
+            copy_16(stage + row * PITCH + x % PACKS * PER, source, inside ? min(16u, u32(sizeof(T)) * (from.channels - at)) : 0);
         }
     } else {
         stage_elements<THREADS, ROWS, WIDTH, PITCH>(stage, from, position, begin, rows, channel);

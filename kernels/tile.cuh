@@ -1,11 +1,11 @@
 // A warp's product of 16 columns of the mix matrix with a tile of 64 channels: C[k][x] += sum_i M[i][k] B[i][x].
 //
-// M comes from the warp's slab (columns.cuh), B from shared memory, staged by the block CHUNK examples at a time in rows of
-// 64 elements and 16 bytes, so that neither ldmatrix nor the tf32 loads conflict. Examples are added in order in all three kinds of
+// M comes from the warp's slab (columns.cuh), B from shared memory, staged by the block CHUNK examples at a time in rows of 64
+// elements and 16 bytes, so that neither ldmatrix nor the tf32 loads conflict. Examples are added in order in all three kinds of
 // arithmetic, whatever the panel or the number of warps: these do not change the bits.
 //
-// Needs -DMATH=. The accumulators are 32 floats a lane. EXACT: lane (y, x) = (lane / 8, lane % 8) holds columns y + 4 m of channels 4 x .. 4 x + 4
-// and 32 + 4 x .. 32 + 4 x + 4. Tensor cores: eight tiles of 8 channels in the layout of mma.cuh.
+// Needs -DMATH=. The accumulators are 32 floats a lane. EXACT: lane (y, x) = (lane / 8, lane % 8) holds columns y + 4 m of
+// channels 4 x .. 4 x + 4 and 32 + 4 x .. 32 + 4 x + 4. Tensor cores: eight tiles of 8 channels in the layout of mma.cuh.
 #pragma once
 #include "mma.cuh"
 
@@ -97,8 +97,8 @@ template <u32 SLAB_PITCH> __device__ __forceinline__ void multiply_exact(float (
     for (u32 i = 0; i < 4; ++i) add_products(c, m[i], rows + i * STAGE_PITCH<float>);
 }
 
-// The slab's examples times one staged chunk, the first `inside` examples into the slab; `left` examples are not zero. FRAGMENTS of
-// M in registers, or, where that is 1, from the slab.
+// The slab's examples times one staged chunk, whose first is `inside` examples into the slab; `left` examples are not zero. M
+// comes from registers, or, where FRAGMENTS is 1, from the slab.
 template <u32 SLAB_PITCH, class T, u32 FRAGMENTS>
 __device__ __forceinline__ void multiply_chunk(float (&c)[8][4], const u32 (&fragments)[FRAGMENTS][4], const float *slab,
                                                const T *rows, u32 inside, u32 left) {
@@ -169,7 +169,7 @@ __device__ __forceinline__ void park_tile(const float (&c)[8][4], T *tile, u32 f
     __syncwarp();
 }
 
-// Writes `rows` rows (at most 16) and the channels there are (at most 64) of a parked tile to where `i`, `j` and `x` are its first.
+// Writes `rows` rows (at most 16) and the channels there are (at most 64) of a parked tile to row i, position j, channel x on.
 template <class T>
 __device__ __forceinline__ void write_tile(const T *tile, const Matrix<T> &out, u32 i, u32 j, u32 x, u32 rows) {
     T *to = out.at(i, j, x);

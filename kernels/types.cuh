@@ -1,10 +1,10 @@
-// Fixed-width names, element types with their conversions, packs of 16 bytes and matrices in memory. NVRTC has no headers, so none
+// Fixed-width names, element types with their conversions, packs of 16 bytes and matrices in memory. NVRTC has no headers: none
 // is used.
 //
 // Elements are stored as float, f16 or bf16 and computed with as float. Conversions to 16 bits round to nearest even.
 //
-// -DSHARED_BYTES= is the dynamic shared memory of a block, as the host counts it; a source that has some asserts that it is what it
-// uses. Those without get no such macro.
+// -DSHARED_BYTES= is the dynamic shared memory of a block, as the host counts it; a source that has some asserts that this is
+// what it uses. Those without get no such macro.
 #pragma once
 
 using u16 = unsigned short;
@@ -29,8 +29,8 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 
 __device__ __forceinline__ u32 lane_id() { return threadIdx.x & 31; }
 
-// Threads of a block, and the warps that one multiprocessor should hold at least. Given no such number, the compiler aims at one of
-// its own, and spills to reach it.
+// Threads of a block, and the warps that one multiprocessor should hold at least. Given no such number, the compiler aims at one
+// of its own, and spills to reach it.
 #define LAUNCH_BOUNDS(threads, warps) __launch_bounds__(threads, 32 * (warps) / (threads) > 0 ? 32 * (warps) / (threads) : 1)
 
 template <class T> constexpr bool is_16_bit = sizeof(T) == 2;
@@ -143,7 +143,9 @@ template <class T> struct Matrix {
     u32 channels;
     u32 aligned; // rows contiguous and every row of every position on a 16-byte boundary
 
-    __device__ __forceinline__ T *at(u32 i, u32 j, u32 x) const { return data + i64(i) * row + i64(j) * position + i64(x) * channel; }
+    __device__ __forceinline__ T *at(u32 i, u32 j, u32 x) const {
+        return data + i64(i) * row + i64(j) * position + i64(x) * channel;
+    }
 };
 
 // What gradients are multiplied by: the host's factor, and what is in device memory where that is not null.

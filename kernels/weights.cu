@@ -2,8 +2,8 @@
 //
 //   Lambda_ik = g_ik / sum_l g_lk        M_ik = a_i g_ik / sum_l a_l g_lk        s_k = sum_i a_i Lambda_ik
 //
-// For inspection, and for the kernels that read columns from a workspace: mix_backward, loss_backward_attention, and the loss of more
-// examples than a block draws.
+// For inspection, and for the kernels that read columns from a workspace: mix_backward, loss_backward_attention, and the loss of
+// more examples than a block draws.
 //
 // kernel `weights`        out (r, b, columns) of ELEMENT, any strides; mass (r, columns) in f32
 // grid                    x = r * ceil(columns / (16 WARPS)), position slowest; a warp makes 16 columns of one position
@@ -16,13 +16,13 @@
 
 struct WeightsParams {
     Sampler sampler;
-    ELEMENT *out;              // null: masses only
-    float *mass;               // null: not wanted
-    i64 out_r, out_b, out_n;   // strides in elements
-    i64 mass_r;                // distance between positions; columns are contiguous
-    u32 first, columns;        // column k of out's column 0, how many columns
-    u32 matrix;                // 0: Lambda, 1: the mix matrix
-    u32 aligned;               // columns contiguous, every row of every position on a 16-byte boundary
+    ELEMENT *out;            // null: masses only
+    float *mass;             // null: not wanted
+    i64 out_r, out_b, out_n; // strides in elements
+    i64 mass_r;              // distance between positions; columns are contiguous
+    u32 first, columns;      // column k of out's column 0, how many columns
+    u32 matrix;              // 0: Lambda, 1: the mix matrix
+    u32 aligned;             // columns contiguous, every row of every position on a 16-byte boundary
 };
 static_assert(sizeof(WeightsParams) == 168, "mirrored by the host");
 
@@ -72,8 +72,7 @@ __device__ __forceinline__ void write_masses(const WeightsParams &p, const Weigh
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
         const u32 own = column + columns.drawer.row(half);
-        if (lane_id() % 4 == 0 && own < p.columns)
-            p.mass[i64(columns.drawer.j) * p.mass_r + own] = columns.column_mass(half);
+        if (lane_id() % 4 == 0 && own < p.columns) p.mass[i64(columns.drawer.j) * p.mass_r + own] = columns.column_mass(half);
     }
 }
 

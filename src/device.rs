@@ -1,7 +1,7 @@
 //! One API over both engines: a training step written once runs on the CPU or on a GPU.
 //!
-//! [`Device`] takes and gives host memory. On a GPU it uploads what a call reads and downloads what it gives, which waits for
-//! the device: for arrays that live there already, use [`crate::cuda`] itself.
+//! [`Device`] takes and gives host memory. On a GPU it uploads what a call reads and downloads what it gives,
+//! which waits for the device: for arrays that live there already, use [`crate::cuda`] itself.
 
 use crate::cpu;
 use crate::element::Element;
@@ -32,13 +32,13 @@ pub use cuda::CudaDevice;
 ///     attention: None,
 /// };
 /// let (mixing, options) = (Mixing::dirichlet(64, Alpha::PAPER).seed(1), LossOptions::default());
-/// let loss = device.loss(&mixing, &input, &options, Want::Gradients(1.0))?;
+/// let loss = device.loss(mixing, &input, &options, Want::Gradients(1.0))?;
 /// // A step along the gradient lowers the loss by its squared length.
 /// let gradient = loss.logits.unwrap();
 /// let squared: f32 = gradient.iter().map(|g| g * g).sum();
 /// let stepped: Vec<f32> = logits.iter().zip(&gradient).map(|(s, g)| s - 0.1 * g).collect();
 /// let input = LossInput { logits: View::new(&stepped, [2, 1, 3])?, ..input };
-/// let fall = loss.value - device.loss(&mixing, &input, &options, Want::Loss)?.value;
+/// let fall = loss.value - device.loss(mixing, &input, &options, Want::Loss)?.value;
 /// assert!((fall / (0.1 * squared) - 1.0).abs() < 0.05);
 /// # Ok::<(), multimix::Error>(())
 /// ```
@@ -67,8 +67,9 @@ impl Device {
     /// The GPU `ordinal`, with a stream of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`](crate::ErrorKind::Device) without a driver or such a device, or with one that is too old; [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc)
-    /// without NVRTC. The message says what to install.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) without a driver or such a device, or with one that is
+    /// too old; [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) without NVRTC. The message says what to
+    /// install.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: usize) -> Result<Self> {
         CudaDevice::new(ordinal).map(Device::Cuda)

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// What went wrong in a call. Nothing has been written to any output when a call returns an error about its arguments.
+/// What went wrong in a call. Nothing has been written to any output when a call returns an error about its
+/// arguments.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{op}: {kind}")]
 #[non_exhaustive]
@@ -131,7 +132,8 @@ pub enum ErrorKind {
         /// The number of classes.
         classes: usize,
     },
-    /// The caller asked for something without giving what it needs, or gave two things that exclude each other.
+    /// The caller asked for something without giving what it needs, or gave two things that exclude each
+    /// other.
     #[error("{what}")]
     Arguments {
         /// What is missing or contradictory, and how to mend it.
@@ -145,7 +147,8 @@ pub enum ErrorKind {
         /// The other one.
         second: &'static str,
     },
-    /// The device or its driver cannot do what was asked: there is none, it is too old, too small, or another one than the caller's.
+    /// The device or its driver cannot do what was asked: there is none, it is too old, too small, or another
+    /// one than the caller's.
     #[error("{what}; {advice}")]
     Device {
         /// What is the case.

@@ -1,5 +1,6 @@
-//! MultiMix and Dense MultiMix (NeurIPS 2023): random convex combinations of a whole mini-batch at every spatial position, weighed
-//! by attention; mixed embeddings and targets, or the classification loss on them, forward and backward.
+//! MultiMix and Dense MultiMix (NeurIPS 2023): random convex combinations of a whole mini-batch at every
+//! spatial position, weighed by attention; mixed embeddings and targets, or the classification loss on them,
+//! forward and backward.
 //!
 //! ```text
 //! cargo add multimix                      # with --no-default-features: without CUDA
@@ -22,7 +23,7 @@
 //!     attention: None,
 //! };
 //! let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
-//! let loss = cpu::loss(&mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
+//! let loss = cpu::loss(mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
 //!
 //! // Between the loss of unmixed images and that of a classifier that knows nothing.
 //! let unmixed = (2f32.exp() + 2.0).ln() - 2.0;
@@ -33,15 +34,16 @@
 //! ```
 //!
 //! - [`mod@op`] describes what each op reads and writes, over any [`Memory`].
-//! - [`Mixing`] says how columns are drawn, [`LossOptions`] how the loss is reduced, [`AttentionOptions`] how attention is made.
+//! - [`Mixing`] says how columns are drawn, [`LossOptions`] how the loss is reduced, [`AttentionOptions`] how
+//!   attention is made.
 //! - [`cpu`] is the engine for machines without a GPU; `cuda` the hand-written kernels, over cudarc 0.19;
 //!   [`Device`] one API over both.
 //! - `candle` is autograd over them for tensors of candle 0.11; half-precision slices are of half 2.
 //! - [`mod@reference`] is the method in f64, one function per equation: the judge of both.
 //! - [`sampler`] is the contract of the random numbers, which all engines keep bit for bit.
 //!
-//! Names, shapes and equation numbers are those of the README and of the paper's poster: b examples, r positions, d channels, c classes,
-//! n mixtures per position.
+//! Names, shapes and equation numbers are those of the README and of the paper's poster: b examples, r
+//! positions, d channels, c classes, n mixtures per position.
 
 #![warn(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! Where the elements of a view lie: in [`Host`] memory, or with the feature `cuda` in device memory, as cudarc's slices
-//! ([`crate::cuda::Cuda`]) or as bare pointers ([`crate::cuda::Bare`]).
+//! Where the elements of a view lie: in [`Host`] memory, or with the feature `cuda` in device memory, as
+//! cudarc's slices ([`crate::cuda::Cuda`]) or as bare pointers ([`crate::cuda::Bare`]).
 //!
 //! What an op reads and writes is described once, in [`mod@crate::op`], over any of them.
 

@@ -1,7 +1,8 @@
-//! What to compute: how columns are drawn, how attention is made, how the loss is reduced; and the checks on all of it.
+//! What to compute: how columns are drawn, how attention is made, how the loss is reduced; and the checks on
+//! all of it.
 //!
-//! These types carry no data. Every engine takes them, validates them through the functions here, and so accepts
-//! and refuses the same calls.
+//! These types carry no data. Every engine takes them, validates them through the functions here, and so
+//! accepts and refuses the same calls.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -73,7 +74,8 @@ pub enum Generator {
         /// The concentration.
         alpha: Alpha,
     },
-    /// Λ = λI + (1 − λ)Π with λ ~ Beta(α, α) and Π a random permutation: input and manifold mixup, equations (1) and (2).
+    /// Λ = λI + (1 − λ)Π with λ ~ Beta(α, α) and Π a random permutation: input and manifold mixup, equations
+    /// (1) and (2).
     ///
     /// Column k mixes example k mod b with its partner; each run of b columns has a permutation of its own.
     /// λ and Π are the same at all positions.
@@ -91,8 +93,9 @@ pub enum EmptyMaps {
     /// As much at every position: the map becomes 1/r.
     #[default]
     Uniform,
-    /// Nothing: the example takes no part in any mixture, as one that pads the mini-batch should not. A column in which no other
-    /// example has weight is one without mass: it mixes by Λ alone and has loss weight 0.
+    /// Nothing: the example takes no part in any mixture, as one that pads the mini-batch should not. A
+    /// column in which no other example has weight is one without mass: it mixes by Λ alone and has loss
+    /// weight 0.
     LeaveOut,
 }
 
@@ -129,9 +132,11 @@ pub struct Mixing {
     pub step: u64,
     /// What examples without attention count for; either way their maps get no gradient.
     pub empty_maps: EmptyMaps,
-    /// Where this call's positions begin in a larger call's: position j draws what position j + `first_position` does there.
+    /// Where this call's positions begin in a larger call's: position j draws what position j +
+    /// `first_position` does there.
     pub first_position: usize,
-    /// Where this call's columns begin in a larger call's: column k draws what column k + `first_column` does there.
+    /// Where this call's columns begin in a larger call's: column k draws what column k + `first_column` does
+    /// there.
     pub first_column: usize,
 }
 
@@ -176,13 +181,15 @@ impl Mixing {
         Self { empty_maps, ..self }
     }
 
-    /// The same as a part of a larger call: its r positions draw what positions `first_position .. first_position + r` draw there.
+    /// The same as a part of a larger call: its r positions draw what positions `first_position ..
+    /// first_position + r` draw there.
     ///
-    /// For a problem whose positions are split over devices or calls: each mixes its own, with features, logits, attention
-    /// and outputs of its own r positions, and the parts together are the whole. Weights have its bits, and on the CPU
-    /// mixtures and their losses too up to 512 examples; with more, products may add up in another order. The sum with r is at most 2^31.
-    /// Pair mixing draws the same at all positions: there it has no effect. An attention map is
-    /// empty ([`Mixing::empty_maps`]) when it is zero at the positions that the call has.
+    /// For a problem whose positions are split over devices or calls: each mixes its own, with features,
+    /// logits, attention and outputs of its own r positions, and the parts together are the whole. Weights
+    /// have its bits, and on the CPU mixtures and their losses too up to 512 examples; with more, products
+    /// may add up in another order. The sum with r is at most 2^31. Pair mixing draws the same at all
+    /// positions: there it has no effect. An attention map is empty ([`Mixing::empty_maps`]) when it is zero
+    /// at the positions that the call has.
     ///
     /// ```
     /// use multimix::{Alpha, Mixing, WeightsInput, cpu};
@@ -198,10 +205,12 @@ impl Mixing {
         Self { first_position, ..self }
     }
 
-    /// The same as a part of a larger call: its n columns are columns `first_column .. first_column + n` there.
+    /// The same as a part of a larger call: its n columns are columns `first_column .. first_column + n`
+    /// there.
     ///
-    /// As [`Mixing::first_position`], for columns: with pair mixing column k mixes example (k + `first_column`) mod b with its partner in
-    /// the permutation of that column's run, and a factor for the batch stays the one of the whole. The sum with n is at most 2^31.
+    /// As [`Mixing::first_position`], for columns: with pair mixing column k mixes example (k +
+    /// `first_column`) mod b with its partner in the permutation of that column's run, and a factor for the
+    /// batch stays the one of the whole. The sum with n is at most 2^31.
     ///
     /// ```
     /// use multimix::{Alpha, Factor, Mixing, WeightsInput, cpu};
@@ -245,7 +254,8 @@ pub enum Query {
 /// How scores become attention over positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Normalise {
-    /// Negative scores are cut to zero, the rest divided by their sum. A map without positive score becomes uniform.
+    /// Negative scores are cut to zero, the rest divided by their sum. A map without positive score becomes
+    /// uniform.
     #[default]
     ReluL1,
     /// Softmax over positions.
@@ -266,8 +276,8 @@ pub struct AttentionOptions {
 pub enum Reduction {
     /// The mean over all n·r mixtures.
     Mean,
-    /// Per position Σ_k s_k CE_k / Σ_k s_k with s_k = Σ_i a_i λ_ik, then the mean over positions. A position without
-    /// attention mass contributes 0. Without attention this is [`Reduction::Mean`].
+    /// Per position Σ_k s_k CE_k / Σ_k s_k with s_k = Σ_i a_i λ_ik, then the mean over positions. A position
+    /// without attention mass contributes 0. Without attention this is [`Reduction::Mean`].
     #[default]
     AttentionWeighted,
 }

@@ -1,4 +1,5 @@
-//! Elementary functions in SIMD registers, whatever the machine has: the operations of [`crate::sampler::math`], lane by lane.
+//! Elementary functions in SIMD registers, whatever the machine has: the operations of
+//! [`crate::sampler::math`], lane by lane.
 
 use crate::sampler::math;
 use pulp::Simd;

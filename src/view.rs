@@ -1,7 +1,7 @@
 //! Strided views: how arrays are handed to the ops, whatever their memory order and wherever they lie.
 //!
-//! A [`Layout`] is a shape with strides in elements. [`View`] and [`ViewMut`] put a layout on memory: of the host by default,
-//! or of another [`Memory`].
+//! A [`Layout`] is a shape with strides in elements. [`View`] and [`ViewMut`] put a layout on memory: of the
+//! host by default, or of another [`Memory`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,7 +25,8 @@ pub struct Layout<const N: usize> {
 impl<const N: usize> Layout<N> {
     /// Row-major layout without gaps: the last axis is contiguous.
     ///
-    /// The strides of a shape whose product passes `usize` saturate; [`Layout::reach`] then reports the error.
+    /// The strides of a shape whose product passes `usize` saturate; [`Layout::reach`] then reports the
+    /// error.
     pub fn contiguous(shape: [usize; N]) -> Self {
         let mut strides = [1usize; N];
         for axis in (0..N.saturating_sub(1)).rev() {
@@ -61,9 +62,12 @@ impl<const N: usize> Layout<N> {
         })
     }
 
-    /// Whether no two indices share a place. Sufficient, not necessary: sorted by stride, every axis must step
-    /// past all that the finer axes reach. All layouts that come from slicing and transposing pass.
+    /// Whether no two indices share a place. Sufficient, not necessary: sorted by stride, every axis must
+    /// step past all that the finer axes reach. All layouts that come from slicing and transposing pass.
     pub fn is_injective(&self) -> bool {
+        if self.shape.contains(&0) {
+            return true;
+        }
         let mut axes: Vec<(usize, usize)> =
             self.strides.iter().copied().zip(self.shape).filter(|&(_, size)| size > 1).collect();
         axes.sort_unstable();
@@ -115,11 +119,12 @@ pub struct ViewMut<'a, T: 'a, const N: usize, M: Memory = Host> {
 }
 
 impl<'a, T, const N: usize, M: Memory> View<'a, T, N, M> {
-    /// A contiguous, row-major view of the first elements of `data`: of a slice, a `Vec` or an array, or of device memory.
+    /// A contiguous, row-major view of the first elements of `data`: of a slice, a `Vec` or an array, or of
+    /// device memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Length`] when `data` is shorter than the shape, [`ErrorKind::TooLarge`] and [`ErrorKind::Reach`] when
-    /// that cannot be addressed. They name the line that made the view.
+    /// [`ErrorKind::Length`] when `data` is shorter than the shape, [`ErrorKind::TooLarge`] and
+    /// [`ErrorKind::Reach`] when that cannot be addressed. They name the line that made the view.
     #[track_caller]
     pub fn new(data: impl Data<'a, Element = T, Memory = M>, shape: [usize; N]) -> Result<Self> {
         Self::from_layout(data, Layout::contiguous(shape))
@@ -327,6 +332,7 @@ mod tests {
         assert!(Layout { shape: [3, 2], strides: [1, 3] }.is_injective());
         assert!(Layout { shape: [1, 3], strides: [0, 1] }.is_injective());
         assert!(!Layout { shape: [2, 3], strides: [2, 1] }.is_injective());
+        assert!(Layout { shape: [2, 0, 3], strides: [0, 3, 1] }.is_injective(), "nothing shares no memory");
         assert!(!Layout { shape: [2, 3], strides: [0, 1] }.is_injective());
     }
 

@@ -1,7 +1,7 @@
 //! What the benches share: the shapes, the machine's limits, timing, and the memory that a call takes.
 //!
-//! Times are medians with the 20th and 80th percentile beside them. The machine's rates are measured between the timed calls,
-//! in the same run, so that a floor and its op see the same machine.
+//! Times are medians with the 20th and 80th percentile beside them. The machine's rates are measured between
+//! the timed calls, in the same run, so that a floor and its op see the same machine.
 #![allow(dead_code)]
 
 use rayon::prelude::*;
@@ -190,22 +190,26 @@ fn grow(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: the caller's promise.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         grow(size);
         ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -13,7 +13,8 @@ use rand_chacha::ChaCha8Rng;
 pub const SIDE: usize = 8;
 /// Pixels of one image.
 pub const PIXELS: usize = SIDE * SIDE;
-/// Classes trained on: the digits below this number. The rest is never seen in training: the out-of-distribution set.
+/// Classes trained on: the digits below this number. The rest is never seen in training: the
+/// out-of-distribution set.
 pub const CLASSES: usize = 7;
 /// Of every class trained on, this share is for training, the rest for the test.
 const TRAIN_SHARE: f64 = 0.5;
@@ -64,7 +65,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// Reads the digits and splits them, in the same way each time: within a class, a shuffle with a fixed seed decides.
+    /// Reads the digits and splits them, in the same way each time: within a class, a shuffle with a fixed
+    /// seed decides.
     pub fn load() -> Result<Self> {
         Self::from_images(&parse(include_bytes!("../data/digits.csv.gz"))?)
     }
@@ -110,7 +112,8 @@ fn parse(gzip: &[u8]) -> Result<Images> {
     Ok(images)
 }
 
-/// The mini-batches of one pass over `count` examples in random order. The last is smaller where `size` does not divide `count`.
+/// The mini-batches of one pass over `count` examples in random order. The last is smaller where `size` does
+/// not divide `count`.
 pub fn shuffled_batches(count: usize, size: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..count).collect();
     order.shuffle(rng);

@@ -1,5 +1,6 @@
-//! Trains a small encoder on handwritten digits under five regimes, from no mixing to Dense MultiMix, and compares them:
-//! test accuracy, detection of classes never seen in training, and the shape of the embedding space.
+//! Trains a small encoder on handwritten digits under five regimes, from no mixing to Dense MultiMix, and
+//! compares them: test accuracy, detection of classes never seen in training, and the shape of the embedding
+//! space.
 //!
 //! ```text
 //! cargo run --release --example digits
@@ -28,8 +29,8 @@ use multimix::Alpha;
 use data::Split;
 use regimes::{Plan, Regime, Run};
 
-/// Trains a small encoder on 8x8 handwritten digits under five regimes with several seeds each, prints one table
-/// and writes plots. The digits 7, 8 and 9 are kept out of training: the out-of-distribution set.
+/// Trains a small encoder on 8x8 handwritten digits under five regimes with several seeds each, prints one
+/// table and writes plots. The digits 7, 8 and 9 are kept out of training: the out-of-distribution set.
 #[derive(Parser)]
 #[command(name = "digits")]
 struct Options {
@@ -90,8 +91,8 @@ impl FromStr for Concentration {
 }
 
 fn main() -> Result<()> {
-    // Each model is trained on one thread, several at a time. candle takes its number of threads from this variable alone;
-    // two of its spinning pools on few cores made such small models five times slower.
+    // Each model is trained on one thread, several at a time. candle takes its number of threads from this
+    // variable alone; two of its spinning pools on few cores made such small models five times slower.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
     let options = Options::parse();

@@ -4,7 +4,8 @@
 
 use anyhow::{Result, ensure};
 
-/// The area under the ROC curve: the probability that a positive outscores a negative, ties counting one half.
+/// The area under the ROC curve: the probability that a positive outscores a negative, ties counting one
+/// half.
 pub fn auroc(positives: &[f32], negatives: &[f32]) -> Result<f64> {
     let ranked = rank(positives, negatives)?;
     let mut negatives_below = 0.0;
@@ -16,7 +17,8 @@ pub fn auroc(positives: &[f32], negatives: &[f32]) -> Result<f64> {
     Ok(wins / (positives.len() as f64 * negatives.len() as f64))
 }
 
-/// The area under the precision-recall curve as average precision: Σ (R_t − R_{t−1}) P_t over the distinct scores t, from the highest.
+/// The area under the precision-recall curve as average precision: Σ (R_t − R_{t−1}) P_t over the distinct
+/// scores t, from the highest.
 pub fn average_precision(positives: &[f32], negatives: &[f32]) -> Result<f64> {
     let (mut true_positives, mut selected, mut area) = (0.0, 0.0, 0.0);
     for group in rank(positives, negatives)? {
@@ -94,8 +96,8 @@ impl Embeddings {
 
 /// Alignment and uniformity, both the lower the better.
 ///
-/// Alignment: the mean of ‖x − y‖^α over pairs of one class. Uniformity: the logarithm of the mean of exp(−t ‖x − y‖²)
-/// over all pairs. A pair is two different examples, counted once.
+/// Alignment: the mean of ‖x − y‖^α over pairs of one class. Uniformity: the logarithm of the mean of exp(−t
+/// ‖x − y‖²) over all pairs. A pair is two different examples, counted once.
 pub fn alignment_uniformity(embeddings: &Embeddings, labels: &[u32], how: Geometry) -> Result<(f64, f64)> {
     let embeddings = if how.normalize { embeddings.normalized() } else { embeddings.clone() };
     let rows: Vec<&[f32]> = embeddings.rows().collect();

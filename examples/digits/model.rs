@@ -13,7 +13,8 @@ pub const CHANNELS: usize = 64;
 /// Spatial positions of an embedding (r): a 4x4 map.
 pub const POSITIONS: usize = (SIDE / 2) * (SIDE / 2);
 
-/// Three 3x3 convolutions (16, 32, 64 channels, the second with stride 2), each followed by ReLU, and a linear classifier.
+/// Three 3x3 convolutions (16, 32, 64 channels, the second with stride 2), each followed by ReLU, and a
+/// linear classifier.
 ///
 /// Images and features are position-major, (b, r, d): the channels of one position lie together.
 pub struct Model {
@@ -92,9 +93,11 @@ fn kaiming(inputs: usize, outputs: usize, rng: &mut ChaCha8Rng) -> Result<Var> {
     Var::from_vec(values, (inputs, outputs), &Device::Cpu)
 }
 
-/// Gathers the 3x3 patches of (b, side², channels) into rows (b·outputs, 9·channels); its gradient scatters them back.
+/// Gathers the 3x3 patches of (b, side², channels) into rows (b·outputs, 9·channels); its gradient scatters
+/// them back.
 ///
-/// candle's own `conv2d` does the same job, but takes four times as long for forward and backward of such small maps.
+/// candle's own `conv2d` does the same job, but takes four times as long for forward and backward of such
+/// small maps.
 struct Patches {
     b: usize,
     side: usize,
@@ -103,7 +106,8 @@ struct Patches {
 }
 
 impl Patches {
-    /// Calls `visit(place in the patches, place in the map)` for every run of channels that lies inside of the map.
+    /// Calls `visit(place in the patches, place in the map)` for every run of channels that lies inside of
+    /// the map.
     fn for_each(&self, mut visit: impl FnMut(usize, usize)) {
         let outputs = self.side / self.stride;
         let mut place = 0;

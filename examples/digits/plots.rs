@@ -1,7 +1,7 @@
 //! The plots: embeddings in two dimensions, loss curves, and the table as bars.
 //!
-//! Colours are those of Okabe and Ito, which people with any colour vision can tell apart. The font is compiled in, so
-//! that a machine without fonts draws the same picture.
+//! Colours are those of Okabe and Ito, which people with any colour vision can tell apart. The font is
+//! compiled in, so that a machine without fonts draws the same picture.
 
 use std::ops::Range;
 use std::path::Path;
@@ -78,8 +78,9 @@ fn centred(style: TextStyle<'_>) -> TextStyle<'_> {
     style.pos(Pos::new(HPos::Center, VPos::Center))
 }
 
-/// One panel per regime: pooled embeddings of the test images (coloured by digit) and of the unknown digits (crosses), first seed,
-/// scaled to length 1, in the plane of the test embeddings' two leading principal components.
+/// One panel per regime: pooled embeddings of the test images (coloured by digit) and of the unknown digits
+/// (crosses), first seed, scaled to length 1, in the plane of the test embeddings' two leading principal
+/// components.
 pub fn embeddings(path: &Path, regimes: &[Regime], runs: &[Run], split: &Split) -> Result<()> {
     let panels: Vec<Panel> =
         runs.iter().filter(|run| run.seed == 0 && regimes.contains(&run.regime)).map(Panel::of).collect();
@@ -171,7 +172,8 @@ fn legend_of_digits(cell: &Canvas) -> Result<()> {
     Ok(())
 }
 
-/// What each regime minimised, and the loss on unmixed test images; mean over the seeds with a band of one standard deviation.
+/// What each regime minimised, and the loss on unmixed test images; mean over the seeds with a band of one
+/// standard deviation.
 pub fn losses(path: &Path, regimes: &[Regime], runs: &[Run]) -> Result<()> {
     let root = canvas(path, (1700, 760))?;
     let (left, right) = root.split_horizontally(850);
@@ -237,7 +239,8 @@ where
     Ok(())
 }
 
-/// The mean of each value and up to four before it: how many mini-batches of an epoch use input mixup is chance.
+/// The mean of each value and up to four before it: how many mini-batches of an epoch use input mixup is
+/// chance.
 fn running_mean(values: &[f64]) -> Vec<f64> {
     let window = |end: usize| &values[(end + 1).saturating_sub(5)..=end];
     (0..values.len()).map(|end| mean_deviation(window(end)).0).collect()
@@ -282,7 +285,8 @@ fn lowest(curves: &[(Regime, Curve)]) -> f64 {
     all_points(curves).map(|&(_, mean, _)| mean).filter(|&mean| mean > 0.0).fold(1.0, f64::min)
 }
 
-/// The table as bars: mean, standard deviation, and a dot for every seed. Where an axis does not start at 0, its title says so.
+/// The table as bars: mean, standard deviation, and a dot for every seed. Where an axis does not start at 0,
+/// its title says so.
 pub fn bars(path: &Path, regimes: &[Regime], runs: &[Run]) -> Result<()> {
     let root = canvas(path, (1800, 1060))?;
     let title = "Five regimes on the digits: mean and standard deviation over the seeds (a dot for each)";
@@ -335,7 +339,8 @@ fn panel_of_bars(cell: &Canvas, column: &Column, regimes: &[Regime], runs: &[Run
     Ok(())
 }
 
-/// An axis that shows all values and deviations: from 0 where they are not crowded far from it, otherwise around them, in round numbers.
+/// An axis that shows all values and deviations: from 0 where they are not crowded far from it, otherwise
+/// around them, in round numbers.
 fn axis_around(values: &[Vec<f64>]) -> Range<f64> {
     let whiskers = |values: &Vec<f64>| {
         let (mean, deviation) = mean_deviation(values);

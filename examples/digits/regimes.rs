@@ -30,7 +30,8 @@ pub enum Regime {
     ManifoldMixup,
     /// n combinations of all pooled embeddings (equations 3 and 4), or input mixup.
     Multimix,
-    /// n combinations of all embeddings at each position, weighed by attention (equations 5 to 8), or input mixup.
+    /// n combinations of all embeddings at each position, weighed by attention (equations 5 to 8), or input
+    /// mixup.
     DenseMultimix,
 }
 
@@ -159,7 +160,8 @@ impl Objective<'_> {
         }
     }
 
-    /// The loss on mixed embeddings from the logits of unmixed ones: a linear classifier commutes with mixing.
+    /// The loss on mixed embeddings from the logits of unmixed ones: a linear classifier commutes with
+    /// mixing.
     fn mixed(
         &self,
         logits: &Tensor,
@@ -221,7 +223,8 @@ impl Outputs {
         hits as f64 / images.len() as f64
     }
 
-    /// The largest probability of each image, as its logarithm: the order is the same, and no two large ones round to 1.
+    /// The largest probability of each image, as its logarithm: the order is the same, and no two large ones
+    /// round to 1.
     fn scores(&self) -> Vec<f32> {
         self.rows().map(|row| row.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect()
     }

@@ -15,18 +15,18 @@ const OP: &str = "attention";
 pub struct Classifier<'a> {
     /// W (c, d), one row per class; gradients flow to it. It is read in the type of the features.
     pub rows: &'a Tensor,
-    /// y (b), one class id per example: u8, u32 or i64.
+    /// y (b), one class id per example: u8, i32, u32 or i64.
     pub labels: &'a Tensor,
 }
 
 /// Attention maps a (b, r) of features Z (b, r, d), in f32: every map is a distribution over the positions.
 ///
-/// `classifier` is for [`crate::Query::Cam`], which needs it. Gradients flow to the features and the classifier; detach the
-/// features to keep attention constant.
+/// `classifier` is for [`crate::Query::Cam`], which needs it. Gradients flow to the features and the
+/// classifier; detach the features to keep attention constant.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::attention`], and its like on CUDA), tensors on other devices, and types
-/// other than f32, f16, bf16.
+/// Whatever the engine refuses ([`crate::cpu::attention()`], and its like on CUDA), tensors on other devices,
+/// and types other than f32, f16, bf16.
 pub fn attention(
     features: &Tensor,
     classifier: Option<Classifier<'_>>,

@@ -1,4 +1,5 @@
-//! An engine over one kind of candle's storage: it reads tensors as views, and keeps what ops return as tensors.
+//! An engine over one kind of candle's storage: it reads tensors as views, and keeps what ops return as
+//! tensors.
 
 use candle_core::backend::BackendStorage;
 use candle_core::op::BackpropOp;

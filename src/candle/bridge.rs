@@ -4,6 +4,7 @@ use candle_core::{DType, DeviceLocation, Layout, Result, StorageRef, Tensor, Wit
 
 use super::backend::Backend;
 use crate::element::{Element, Scalar};
+use crate::error::Error;
 use crate::op::Labels;
 use crate::view::View;
 
@@ -107,6 +108,11 @@ impl<S> Clone for Operand<'_, S> {
 impl<S> Copy for Operand<'_, S> {}
 
 impl<S> Operand<'_, S> {
+    /// What is wrong with a view of it is wrong with an argument of the op.
+    pub fn error(&self, error: Error) -> Error {
+        Error { op: self.op, ..error }
+    }
+
     /// The layout as views take it.
     pub fn layout<const N: usize>(&self) -> Result<crate::view::Layout<N>> {
         let (Ok(shape), Ok(strides)) = (self.layout.dims().try_into(), self.layout.stride().try_into())
@@ -155,6 +161,7 @@ impl<'a> Borrowed<'a> {
     pub fn labels<B: Backend>(&self) -> Result<Labels<'_, B::Memory>> {
         Ok(match self.dtype {
             DType::U8 => self.view::<B, u8, 1>()?.into(),
+            DType::I32 => self.view::<B, i32, 1>()?.into(),
             DType::U32 => self.view::<B, u32, 1>()?.into(),
             _ => self.view::<B, i64, 1>()?.into(),
         })
@@ -177,12 +184,12 @@ pub(super) fn are_labels(targets: &Tensor) -> bool {
     targets.rank() == 1 || !targets.dtype().is_float()
 }
 
-/// Class ids (b) of u8, u32 or i64, checked for rank and type.
+/// Class ids (b) of u8, i32, u32 or i64, checked for rank and type.
 pub(super) fn labels(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     LABELS.expect(op, tensor)?;
     match tensor.dtype() {
-        DType::U8 | DType::U32 | DType::I64 => Ok(tensor.clone()),
-        other => bail!("{op}: labels has type {other:?}, but must be u8, u32 or i64"),
+        DType::U8 | DType::I32 | DType::U32 | DType::I64 => Ok(tensor.clone()),
+        other => bail!("{op}: labels has type {other:?}, but must be u8, i32, u32 or i64"),
     }
 }
 

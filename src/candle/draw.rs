@@ -12,8 +12,9 @@ use crate::problem::{EmptyMaps, Mixing};
 pub enum Draw<'a> {
     /// Random weights.
     Mixing(&'a Mixing),
-    /// Explicit weights Λ, (r, b, n) or (1, b, n) for all positions alike, not negative; columns are normalised. They count
-    /// as constants: no gradient flows to them. And what examples without attention count for.
+    /// Explicit weights Λ, (r, b, n) or (1, b, n) for all positions alike, not negative; columns are
+    /// normalised. They count as constants: no gradient flows to them. And what examples without attention
+    /// count for.
     Weights(&'a Tensor, EmptyMaps),
 }
 

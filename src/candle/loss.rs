@@ -13,22 +13,24 @@ use crate::problem::LossOptions;
 
 const OP: &str = "loss";
 
-/// The loss on mixtures of a mini-batch, from the logits of its unmixed features: a scalar f32 tensor, in nats.
+/// The loss on mixtures of a mini-batch, from the logits of its unmixed features: a scalar f32 tensor, in
+/// nats.
 ///
-/// - `logits` S (b, r, c), or (b, c) for r = 1: the linear classifier applied to each feature. −∞ masks a class:
-///   [special values](crate::cpu#special-values).
-/// - `targets`: class ids (b) of u8, u32 or i64, or rows Y (b, c) of floats; constants.
-/// - `attention` a (b, r), not negative; none for M̂ = Λ. A map of zeros becomes uniform or leaves its example out:
-///   [`Mixing::empty_maps`](crate::Mixing::empty_maps). The gradient is computed where attention is tracked and [`LossOptions::detach_attention`]
-///   is false.
+/// - `logits` S (b, r, c), or (b, c) for r = 1: the linear classifier applied to each feature. −∞ masks a
+///   class: [special values](crate::cpu#special-values).
+/// - `targets`: class ids (b) of u8, i32, u32 or i64, or rows Y (b, c) of floats; constants.
+/// - `attention` a (b, r), not negative; none for M̂ = Λ. A map of zeros becomes uniform or leaves its
+///   example out: [`Mixing::empty_maps`](crate::Mixing::empty_maps). The gradient is computed where attention
+///   is tracked and [`LossOptions::detach_attention`] is false.
 /// - `draw`: a [`Mixing`](crate::Mixing), or a tensor of explicit weights, to which no gradient flows.
 /// - `options`: all but [`LossOptions::kl`], since an op has one output.
 ///
-/// The gradient of logits of 16 bits is kept in f32 until it is multiplied by the gradient from upstream, so that loss scaling works.
+/// The gradient of logits of 16 bits is kept in f32 until it is multiplied by the gradient from upstream, so
+/// that loss scaling works.
 ///
 /// # Errors
-/// Whatever the engine refuses ([`crate::cpu::loss`], and its like on CUDA), tensors on other devices, and types other
-/// than those named.
+/// Whatever the engine refuses ([`crate::cpu::loss()`], and its like on CUDA), tensors on other devices, and
+/// types other than those named.
 pub fn loss<'a>(
     logits: &Tensor,
     targets: &Tensor,

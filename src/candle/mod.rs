@@ -1,8 +1,9 @@
 //! Autograd operations for [candle](candle_core) tensors, over the engines of this crate.
 //!
-//! Each op takes and gives tensors, and gradients flow through it as through candle's own. Tensors are f32, f16 or
-//! bf16, of any strides, on the CPU or a CUDA device; only attention and explicit weights are read as f32. The loss computes its
-//! gradient in the same pass as its value when something upstream is tracked, so that a backward pass draws nothing.
+//! Each op takes and gives tensors, and gradients flow through it as through candle's own. Tensors are f32,
+//! f16 or bf16, of any strides, on the CPU or a CUDA device; only attention and explicit weights are read as
+//! f32. The loss computes its gradient in the same pass as its value when something upstream is tracked, so
+//! that a backward pass draws nothing.
 //!
 //! The versions go together: candle-core and candle-nn 0.11. A classifier that ends in a linear layer needs
 //! five lines for Dense MultiMix, because mixing commutes with it:
@@ -38,17 +39,20 @@
 //!
 //! # CUDA
 //!
-//! With the feature `candle-cuda` the ops take tensors of candle's CUDA devices, on candle's own context and stream; nothing
-//! waits for the device. Kernels are compiled when first needed, once for a context. As everywhere on CUDA, values are not
-//! looked at: a label that is no class counts as a target of zeros; attention and explicit weights must be finite and not negative.
+//! With the feature `candle-cuda` the ops take tensors of candle's CUDA devices, on candle's own context and
+//! stream; nothing waits for the device. Kernels are compiled when first needed, once for a context. As
+//! everywhere on CUDA, values are not looked at: a label that is no class counts as a target of zeros;
+//! attention and explicit weights must be finite and not negative.
 //!
-//! The feature turns on candle's own, which wants `nvcc` and the CUDA toolkit (cuBLAS, cuRAND, cudart) at build time, and links
-//! with them and with the driver, so that a program does not start without. The feature `cuda` alone needs none of that.
+//! The feature turns on candle's own, which wants `nvcc` and the CUDA toolkit (cuBLAS, cuRAND, cudart) at
+//! build time, and links with them and with the driver, so that a program does not start without. The feature
+//! `cuda` alone needs none of that.
 //!
-//! **This link has not run on a real GPU.** The tests of `tests/cuda/candle.rs` passed on the virtual GPU of compute
-//! capability 8.0 and 9.0, with candle's kernels from nvcc 13.0, and with stand-ins for cuBLAS and cuRAND that give handles and compute
-//! nothing: candle makes these handles with every device, and the virtual GPU cannot run the libraries themselves. Not exercised
-//! are the libraries, hence candle's matrix products beside the ops, convolutions, several streams or devices, and capture in a graph.
+//! **This link has not run on a real GPU.** The tests of `tests/cuda/candle.rs` passed on the virtual GPU of
+//! compute capability 8.0 and 9.0, with candle's kernels from nvcc 13.0, and with stand-ins for cuBLAS and
+//! cuRAND that give handles and compute nothing: candle makes these handles with every device, and the
+//! virtual GPU cannot run the libraries themselves. Not exercised are the libraries, hence candle's matrix
+//! products beside the ops, convolutions, several streams or devices, and capture in a graph.
 
 mod attention;
 mod backend;

@@ -29,7 +29,8 @@ impl Backend for Cpu {
 
     fn view<'a, T: Stored, const N: usize>(operand: Operand<'a, CpuStorage>) -> Result<View<'a, T, N>> {
         let values = &operand.storage.as_slice::<T>()?[operand.layout.start_offset()..];
-        Ok(View::named(operand.name, values, operand.layout()?)?)
+        let view = View::named(operand.name, values, operand.layout()?);
+        Ok(view.map_err(|error| operand.error(error))?)
     }
 
     fn keep<T: Stored>(&self, array: Vec<T>) -> CpuStorage {

@@ -67,7 +67,8 @@ impl Backend for Cuda {
         let Some(memory) = slice.try_slice(operand.layout.start_offset()..) else {
             bail!("{}: {} begins behind the end of its memory", operand.op, operand.name)
         };
-        Ok(View::named(operand.name, memory, operand.layout()?)?)
+        let view = View::named(operand.name, memory, operand.layout()?);
+        Ok(view.map_err(|error| operand.error(error))?)
     }
 
     fn keep<T: Stored>(&self, array: CudaSlice<T>) -> CudaStorage {

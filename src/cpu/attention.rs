@@ -1,4 +1,5 @@
-//! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over positions.
+//! Attention maps from features, and their gradient: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or
+//! softmax over positions.
 
 use super::Cpu;
 use super::attention_scale::power_of_two_to_one;
@@ -17,7 +18,8 @@ use pulp::{Arch, Simd};
 /// Attention maps a (b, r): each sums to 1 over positions.
 ///
 /// # Errors
-/// Sizes of 0, shapes that do not fit together, a label that is not below c, a classifier with GAP or none with CAM.
+/// Sizes of 0, shapes that do not fit together, a label that is not below c, a classifier with GAP or none
+/// with CAM.
 ///
 /// ```
 /// use multimix::{AttentionInput, AttentionOptions, View, cpu};
@@ -42,7 +44,8 @@ pub fn attention_workspace<T: Element>(call: &AttentionCall<'_, T>) -> Result<us
 /// Attention into the caller's memory.
 ///
 /// # Errors
-/// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
+/// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too
+/// small.
 pub fn attention_into<T: Element>(call: &mut AttentionCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
     call.check(&mut Check::new(OP))?;
     let AttentionCall { input, options, maps } = call;
@@ -81,7 +84,8 @@ pub fn attention_backward_workspace<T: Element>(call: &AttentionBackwardCall<'_,
 /// The gradients of attention into the caller's memory; that of the classifier (c, d) is overwritten.
 ///
 /// # Errors
-/// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too small.
+/// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too
+/// small.
 pub fn attention_backward_into<T: Element>(
     call: &mut AttentionBackwardCall<'_, T>,
     workspace: &mut [u8],
@@ -176,7 +180,8 @@ struct Example<'s> {
     query: &'s mut [f32],
     scores: &'s mut [f32],
     attention: &'s mut [f32],
-    /// Powers of two that features and query are multiplied by, so that no score is infinite or subnormal that matters; mostly 1.
+    /// Powers of two that features and query are multiplied by, so that no score is infinite or subnormal
+    /// that matters; mostly 1.
     scales: [f32; 2],
     /// Σ relu(score), or 0 where the map is uniform for want of a positive score.
     positive: f32,
@@ -254,8 +259,8 @@ impl<'s> Example<'s> {
         }
     }
 
-    /// dscore from da, du = Σ_j dscore_j z_j, dz_j = dscore_j u (+ du / r with GAP); all of it on the scales, which results lose when they
-    /// are written.
+    /// dscore from da, du = Σ_j dscore_j z_j, dz_j = dscore_j u (+ du / r with GAP); all of it on the scales,
+    /// which results lose when they are written.
     #[inline(always)]
     fn backward<T: Element>(
         self,
@@ -295,7 +300,8 @@ impl<'s> Example<'s> {
         d_query.iter_mut().for_each(|du| *du = (*du * to_query).clamp(f32::MIN, f32::MAX));
     }
 
-    /// What brings dZ and du back from the scales; dt = (da − Σ a da) / Σ relu(t) with ReLU + l1, whose division is done here.
+    /// What brings dZ and du back from the scales; dt = (da − Σ a da) / Σ relu(t) with ReLU + l1, whose
+    /// division is done here.
     fn unscale(&self, normalise: Normalise, d_scale: f32) -> (f32, f32) {
         let [features, query] = self.scales.map(f64::from);
         let d_scale = f64::from(d_scale);
@@ -314,8 +320,8 @@ impl<'s> Example<'s> {
 /// Values of this size, 2^-20 to 2^20, have products and sums that f32 holds.
 const MODERATE: std::ops::RangeInclusive<f32> = 1.0 / (1 << 20) as f32..=(1 << 20) as f32;
 
-/// Multiplies by the power of two that brings the largest magnitude into [1, 2), and returns it; by 1 where that is moderate, zero or not
-/// finite.
+/// Multiplies by the power of two that brings the largest magnitude into [1, 2), and returns it; by 1 where
+/// that is moderate, zero or not finite.
 #[inline(always)]
 fn moderate(values: &mut [f32]) -> f32 {
     let largest = largest_magnitude(values);

@@ -1,4 +1,5 @@
-//! Attention made ready for mixing: maps without mass settled, position by position, on a scale where no product is subnormal.
+//! Attention made ready for mixing: maps without mass settled, position by position, on a scale where no
+//! product is subnormal.
 
 use super::workers::Word;
 use crate::problem::EmptyMaps;
@@ -6,7 +7,8 @@ use crate::view::View;
 
 /// Scaled attention by position, a′ (r, b), with the power of two of each position.
 ///
-/// a′_ij = a_ij · 2^e_j, with e_j such that the largest a′ of the position lies in [1, 2). Neither M̂ nor the weighted loss sees the scale.
+/// a′_ij = a_ij · 2^e_j, with e_j such that the largest a′ of the position lies in [1, 2). Neither M̂ nor the
+/// weighted loss sees the scale.
 pub(crate) struct ScaledAttention<'w> {
     values: &'w [f32],
     scales: &'w [f32],
@@ -53,7 +55,8 @@ impl<'w> ScaledAttention<'w> {
 /// The power of two that brings a positive number into [1, 2) (a subnormal number: as near as 2^127 does).
 pub(crate) fn power_of_two_to_one(x: f32) -> f32 {
     let exponent = x.to_bits() >> 23;
-    // 2^(127 - exponent): its own exponent field is 254 - exponent, or below the smallest normal number for exponent 254.
+    // 2^(127 - exponent): its own exponent field is 254 - exponent, or below the smallest normal number for
+    // exponent 254.
     if exponent == 254 { f32::from_bits(1 << 22) } else { f32::from_bits((254 - exponent) << 23) }
 }
 

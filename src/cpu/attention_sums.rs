@@ -4,9 +4,10 @@ use super::workers::WideSums;
 
 /// A tile's columns, as the gradient of attention needs them.
 ///
-/// With D = dM̂ on any scale and f_k what brings column k back from it, example i gets Σ_k over_mass_ik (D_ik − Σ_l M̂_lk D_lk) f_k, where
-/// over_mass = Λ / s. A loss that weighs columns by s_k also needs Σ_k Λ_ik (CE_k − around) and Σ_k Λ_ik: their difference is small beside
-/// them, as CE hardly varies, unless `around` is near.
+/// With D = dM̂ on any scale and f_k what brings column k back from it, example i gets Σ_k over_mass_ik (D_ik
+/// − Σ_l M̂_lk D_lk) f_k, where over_mass = Λ / s. A loss that weighs columns by s_k also needs Σ_k Λ_ik
+/// (CE_k − around) and Σ_k Λ_ik: their difference is small beside them, as CE hardly varies, unless `around`
+/// is near.
 pub(crate) struct AttentionSums<'a> {
     pub d_matrix: &'a [f32],
     pub matrix: &'a [f32],

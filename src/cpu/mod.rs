@@ -1,10 +1,11 @@
 //! The CPU engine: f32, threads and SIMD, the same algorithms as the CUDA kernels.
 //!
 //!
-//! Works on strided [views](crate::View) of f32, f16 or bf16; arithmetic and sums are in f32. Runs on the threads of the current rayon
-//! pool; results have the same bits for any number of threads. Nothing of size n is kept: columns are drawn, normalised, used and
-//! forgotten a tile at a time. Each op comes as an allocating call and as an `_into` call on the caller's outputs and workspace,
-//! whose size in bytes a `_workspace` function tells; it does not grow with n. What a call reads and writes is described in
+//! Works on strided [views](crate::View) of f32, f16 or bf16; arithmetic and sums are in f32. Runs on the
+//! threads of the current rayon pool; results have the same bits for any number of threads. Nothing of size n
+//! is kept: columns are drawn, normalised, used and forgotten a tile at a time. Each op comes as an
+//! allocating call and as an `_into` call on the caller's outputs and workspace, whose size in bytes a
+//! `_workspace` function tells; it does not grow with n. What a call reads and writes is described in
 //! [`mod@crate::op`].
 //!
 //! | op | forward | backward |
@@ -17,15 +18,17 @@
 //!
 //! # Special values
 //!
-//! - **A logit of −∞ masks a class**: its probability is 0 in every mixture in which the example has weight, and a target on it makes the
-//!   loss infinite. An example of weight 0 masks nothing. A position whose loss is infinite gives attention no gradient, and masked
-//!   classes take no part in it.
-//! - **An attention map of zeros** becomes 1/r everywhere, or leaves its example out: [`Mixing::empty_maps`](crate::Mixing::empty_maps)
-//!   says which. It gets no gradient either way. A column whose examples all have attention 0 mixes by Λ alone and has loss weight 0.
-//! - **Finite values give no NaN**, however large or small. Mixed features never pass the largest feature; scores, sums and
-//!   losses are taken on scales that f32 holds, and a result past its range is infinite. Soft targets of the loss sum to at most 1e6
-//!   for each example.
-//! - NaN, and infinite features or a logit of +∞, make every mixture NaN that they go into, with all that is computed from it.
+//! - **A logit of −∞ masks a class**: its probability is 0 in every mixture in which the example has weight,
+//!   and a target on it makes the loss infinite. An example of weight 0 masks nothing. A position whose loss
+//!   is infinite gives attention no gradient, and masked classes take no part in it.
+//! - **An attention map of zeros** becomes 1/r everywhere, or leaves its example out:
+//!   [`Mixing::empty_maps`](crate::Mixing::empty_maps) says which. It gets no gradient either way. A column
+//!   whose examples all have attention 0 mixes by Λ alone and has loss weight 0.
+//! - **Finite values give no NaN**, however large or small. Mixed features never pass the largest feature;
+//!   scores, sums and losses are taken on scales that f32 holds, and a result past its range is infinite.
+//!   Soft targets of the loss sum to at most 1e6 for each example.
+//! - NaN, and infinite features or a logit of +∞, make every mixture NaN that they go into, with all that is
+//!   computed from it.
 
 mod attention;
 mod attention_scale;
@@ -93,7 +96,8 @@ impl Engine for Cpu {
     }
 }
 
-/// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them first.
+/// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them
+/// first.
 pub(crate) fn zeros<T: bytemuck::Zeroable>(
     op: &'static str,
     name: &'static str,

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::op::{Call, Check, SCALE, ScaleCall};
 use rayon::prelude::*;
 
-/// out = gradient · factor · scalar, with the product of the two factors taken first and the result rounded once.
+/// out = gradient · factor · scalar, with the product of the two factors taken first and the result rounded
+/// once.
 ///
 /// # Errors
 /// Shapes that do not fit together.

@@ -1,4 +1,5 @@
-//! A slab of the mix matrix: some columns of M̂ at one position, drawn (or read), settled and normalised; equations (5) and (6).
+//! A slab of the mix matrix: some columns of M̂ at one position, drawn (or read), settled and normalised;
+//! equations (5) and (6).
 
 use super::attention_scale::{ScaledAttention, power_of_two_to_one};
 use super::workers::{Carve, Word};
@@ -88,18 +89,20 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The distance between rows of a tile of so many columns: a multiple of the register width, and an odd one, so that a
-/// column's rows spread over all sets of the cache.
+/// The distance between rows of a tile of so many columns: a multiple of the register width, and an odd one,
+/// so that a column's rows spread over all sets of the cache.
 pub(crate) fn row_stride(columns: usize) -> usize {
     columns.div_ceil(LANES) * LANES + if columns.div_ceil(LANES).is_multiple_of(2) { LANES } else { 0 }
 }
 
-/// How a panel of `count` columns is cut into tiles of at most `tile`: so many, each so wide (a multiple of the register width).
+/// How a panel of `count` columns is cut into tiles of at most `tile`: so many, each so wide (a multiple of
+/// the register width).
 pub(crate) fn even_tiles(count: usize, tile: usize) -> usize {
     count.div_ceil(count.div_ceil(tile)).next_multiple_of(LANES).min(PANEL)
 }
 
-/// Columns of M̂ for one position and a range of a panel. Row i holds example i, column x the panel's place `start + x`.
+/// Columns of M̂ for one position and a range of a panel. Row i holds example i, column x the panel's place
+/// `start + x`.
 pub(crate) struct Slab<'w> {
     /// M̂, row-major (b, stride). Columns past `count` hold no meaning.
     pub matrix: &'w mut [f32],
@@ -198,8 +201,8 @@ impl<'w> Slab<'w> {
         self.moderate(source.b);
     }
 
-    /// Scales columns whose largest weight is so large or so small that their sums or the reciprocals might not be finite: by a power of
-    /// two, which weights do not see.
+    /// Scales columns whose largest weight is so large or so small that their sums or the reciprocals might
+    /// not be finite: by a power of two, which weights do not see.
     fn moderate(&mut self, b: usize) {
         for x in 0..self.count {
             let largest = (0..b).map(|i| self.matrix[i * self.stride + x]).fold(0f32, f32::max);

@@ -16,7 +16,8 @@ const TILE: usize = 256;
 /// Draws the mix matrix: Λ, or M̂ when attention is given.
 ///
 /// # Errors
-/// Sizes of 0 or whose product overflows, an α out of range, attention or weights that are negative or not finite.
+/// Sizes of 0 or whose product overflows, an α out of range, attention or weights that are negative or not
+/// finite.
 ///
 /// ```
 /// use multimix::{Alpha, Mixing, WeightsInput, cpu};
@@ -58,8 +59,8 @@ fn check<T: Element>(call: &WeightsCall<'_, T>) -> Result<()> {
 /// The mix matrix (r, b, n), the mass (r, n), or both into the caller's memory.
 ///
 /// # Errors
-/// As [`weights()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
-/// [`weights_workspace`] says.
+/// As [`weights()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller
+/// than [`weights_workspace`] says.
 pub fn weights_into<T: Element>(call: &mut WeightsCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
     check(call)?;
     let mut carve = Carve::new(workers::words(OP, workspace, words(call))?);
@@ -82,7 +83,8 @@ pub fn weights_into<T: Element>(call: &mut WeightsCall<'_, T>, workspace: &mut [
                 let Some((matrix, layout)) = &matrix else { break };
                 let at = layout.offset([j, i, 0]);
                 for (k, &value) in ks.clone().zip(row) {
-                    // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to this item.
+                    // SAFETY: the outputs are borrowed for the whole call; column k of position j belongs to
+                    // this item.
                     unsafe { matrix.set(at + k * layout.strides[2], T::from_f32(value)) };
                 }
             }

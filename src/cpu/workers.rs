@@ -13,7 +13,8 @@ pub(crate) fn workers(items: usize) -> usize {
     rayon::current_num_threads().min(items).max(1)
 }
 
-/// The words of a byte workspace, after alignment; an error where it is smaller than [`bytes`] asks for, however it is aligned.
+/// The words of a byte workspace, after alignment; an error where it is smaller than [`bytes`] asks for,
+/// however it is aligned.
 pub(crate) fn words<'w>(op: &'static str, workspace: &'w mut [u8], wanted: usize) -> Result<&'w mut [Word]> {
     let given = workspace.len();
     if given < bytes(wanted) {
@@ -28,9 +29,11 @@ pub(crate) fn bytes(words: usize) -> usize {
     words.saturating_mul(size_of::<Word>()).saturating_add(size_of::<Word>() - 1)
 }
 
-/// Refuses sizes so large that the words of a workspace could not be counted. `width` stands for d, c or their sum.
+/// Refuses sizes so large that the words of a workspace could not be counted. `width` stands for d, c or
+/// their sum.
 ///
-/// A call takes fewer than 2^8 words for each (b, width) and worker, and than 2^8 for each (b, r, width): 2^22 leaves room for 2^14 workers.
+/// A call takes fewer than 2^8 words for each (b, width) and worker, and than 2^8 for each (b, r, width):
+/// 2^22 leaves room for 2^14 workers.
 pub(crate) fn check_countable(op: &'static str, b: usize, r: usize, width: usize) -> Result<()> {
     let factors = [b.max(64), r.max(64), width.max(8), 1 << 22];
     let product = factors.into_iter().try_fold(1usize, |product, factor| product.checked_mul(factor));
@@ -43,8 +46,8 @@ pub(crate) fn check_countable(op: &'static str, b: usize, r: usize, width: usize
     }
 }
 
-/// Calls `work(item, scratch)` once for every item. `scratch` is split evenly over `workers`; what an item computes must not
-/// depend on what its scratch held before.
+/// Calls `work(item, scratch)` once for every item. `scratch` is split evenly over `workers`; what an item
+/// computes must not depend on what its scratch held before.
 pub(crate) fn for_each_item(
     items: usize,
     workers: usize,
@@ -75,7 +78,8 @@ pub(crate) struct Shared<T> {
     len: usize,
 }
 
-// SAFETY: a `Shared` is a pointer with a length; whoever dereferences it promises that no two threads touch one element.
+// SAFETY: a `Shared` is a pointer with a length; whoever dereferences it promises that no two threads touch
+// one element.
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
@@ -86,7 +90,8 @@ impl<T: Copy> Shared<T> {
     }
 
     /// # Safety
-    /// The buffer must still be borrowed by the caller of [`Shared::new`], and no other thread may touch these elements.
+    /// The buffer must still be borrowed by the caller of [`Shared::new`], and no other thread may touch
+    /// these elements.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start <= self.len && len <= self.len - start, "slice outside of a shared buffer");

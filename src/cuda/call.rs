@@ -1,5 +1,5 @@
-//! From cudarc's memory to addresses: every view is checked to lie in the engine's context and becomes a pointer, in order with
-//! other uses of its memory.
+//! From cudarc's memory to addresses: every view is checked to lie in the engine's context and becomes a
+//! pointer, in order with other uses of its memory.
 
 use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop};
 
@@ -13,7 +13,8 @@ use crate::error::Result;
 use crate::op::{Read, Write};
 use crate::view::{View, ViewMut};
 
-/// The views of one call. To be dropped when all of it is enqueued: then the memory is free for others, after this call.
+/// The views of one call. To be dropped when all of it is enqueued: then the memory is free for others, after
+/// this call.
 ///
 /// A captured call neither waits for events nor records any: what was recorded before the capture cannot be
 /// waited for in it, and what is recorded in it can't be waited for afterwards. The order with other streams
@@ -36,9 +37,9 @@ impl<'s> Call<'s> {
 
     /// Keeps a guard until the call is enqueued.
     ///
-    /// In a capture there is none: the stream aside waited, which keeps nobody waiting. An event of the capture itself, of memory that
-    /// cudarc has used in it, draws the stream aside into the capture; it's led back, as every stream must be before the end, and
-    /// another takes its place.
+    /// In a capture there is none: the stream aside waited, which keeps nobody waiting. An event of the
+    /// capture itself, of memory that cudarc has used in it, draws the stream aside into the capture; it's
+    /// led back, as every stream must be before the end, and another takes its place.
     fn settle(&mut self, guard: Option<SyncOnDrop<'s>>) -> Result<()> {
         self.guards.extend(guard);
         let Some(aside) = &self.aside else { return Ok(()) };

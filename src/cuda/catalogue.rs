@@ -1,4 +1,5 @@
-//! All kernels that an engine may ask for: plans are made of calls of every kind, and list what they would launch.
+//! All kernels that an engine may ask for: plans are made of calls of every kind, and list what they would
+//! launch.
 
 use std::collections::HashSet;
 
@@ -33,15 +34,17 @@ pub struct KernelVariant {
     pub dynamic_shared_bytes: u32,
 }
 
-/// Every variant that an [`Engine`](super::Engine) on such a device may compile, each once, whatever the shapes and options of calls:
-/// some thousands. To look over what ptxas makes of them, or to fill a [`Cache`](super::jit::Cache) that is shipped.
+/// Every variant that an [`Engine`](super::Engine) on such a device may compile, each once, whatever the
+/// shapes and options of calls: some thousands. To look over what ptxas makes of them, or to fill a
+/// [`Cache`](super::jit::Cache) that is shipped.
 pub fn kernel_variants(device: &DeviceInfo) -> Vec<KernelVariant> {
     all(device).into_iter().map(KernelVariant::from).collect()
 }
 
-/// The launches of a call on such a device, a line each, in order: op, kernel, variant, grid, block and dynamic shared memory. To see
-/// what a call costs, or to look over what a change of it does; no device is needed. Of the call's memory only layouts are looked at,
-/// and whether it begins on a boundary of 16 bytes: views may be [`View::at`] address 0.
+/// The launches of a call on such a device, a line each, in order: op, kernel, variant, grid, block and
+/// dynamic shared memory. To see what a call costs, or to look over what a change of it does; no device is
+/// needed. Of the call's memory only layouts are looked at, and whether it begins on a boundary of 16 bytes:
+/// views may be [`View::at`] address 0.
 ///
 /// ```
 /// use multimix::cuda::{self, Bare, DeviceInfo, Precision};

@@ -1,4 +1,5 @@
-//! How columns are drawn, as kernels take it, and the kernels that make attention and features ready for it. Kernels: prepare.cu.
+//! How columns are drawn, as kernels take it, and the kernels that make attention and features ready for it.
+//! Kernels: prepare.cu.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::CUdeviceptr;
@@ -161,7 +162,8 @@ impl Sampler {
     }
 }
 
-/// A position-major copy of features whose channels are apart (NCHW), so that the kernels after it read whole lines.
+/// A position-major copy of features whose channels are apart (NCHW), so that the kernels after it read whole
+/// lines.
 pub(super) struct Packing {
     kernel: Kernel<PrepareFeaturesParams>,
     params: PrepareFeaturesParams,

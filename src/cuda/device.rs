@@ -35,7 +35,8 @@ pub struct DeviceInfo {
 /// The primary context of a device, as [`CudaContext::new`] gives it, but with an error where that panics.
 ///
 /// # Errors
-/// [`ErrorKind::Device`](crate::ErrorKind::Device) without a driver, with one that is too old, or without that device.
+/// [`ErrorKind::Device`](crate::ErrorKind::Device) without a driver, with one that is too old, or without
+/// that device.
 pub fn open(ordinal: usize) -> Result<Arc<CudaContext>> {
     check_driver(driver_version()?)?;
     let count = CudaContext::device_count().map_err(|error| driver_error(OP, "counting devices", error))?;

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 /// compiler, share what is compiled. It stays loaded for as long as the context is there, since graphs may
 /// name it.
 ///
-/// Made once from the caller's context, used from any thread. Kernels are compiled when first needed, or ahead of time by the
-/// `…_compile` functions.
+/// Made once from the caller's context, used from any thread. Kernels are compiled when first needed, or
+/// ahead of time by the `…_compile` functions.
 ///
 /// ```no_run
 /// use multimix::cuda::{self, Engine};
@@ -49,7 +49,8 @@ impl Engine {
     /// An engine for the caller's context, with the compiler and the disk cache that the environment names.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`](crate::ErrorKind::Device) for a device below compute capability 7.5 or a driver before CUDA 12.0, [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) without NVRTC.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) for a device below compute capability 7.5 or a driver
+    /// before CUDA 12.0, [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) without NVRTC.
     pub fn new(context: &Arc<CudaContext>) -> Result<Self> {
         let device = DeviceInfo::of(context)?;
         let compiler = shared_compiler(device.driver_major())?;
@@ -59,7 +60,9 @@ impl Engine {
     /// An engine with a compiler of the caller's choice.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`](crate::ErrorKind::Device) as [`Engine::new`]; [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when the compiler knows no architecture that the device runs.
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) as [`Engine::new`];
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when the compiler knows no architecture that the device
+    /// runs.
     pub fn with_compiler(context: &Arc<CudaContext>, compiler: Arc<Compiler>) -> Result<Self> {
         Self::assemble(context, DeviceInfo::of(context)?, compiler)
     }
@@ -131,8 +134,8 @@ impl Engine {
         })
     }
 
-    /// Makes the context current, compiles and loads what is missing, each variant in a thread of its own, and returns the kernels.
-    /// `stream`: where they are about to be launched.
+    /// Makes the context current, compiles and loads what is missing, each variant in a thread of its own,
+    /// and returns the kernels. `stream`: where they are about to be launched.
     pub(super) fn prepare(
         &self,
         op: &'static str,
@@ -163,8 +166,8 @@ impl Engine {
     /// Launches a kernel: so many blocks, threads of each, and bytes of dynamic shared memory.
     ///
     /// # Safety
-    /// The context is current. `params` points to what the kernel takes, and all device memory named there is valid for what the
-    /// kernel does with it, in this engine's context, until the launch has run.
+    /// The context is current. `params` points to what the kernel takes, and all device memory named there is
+    /// valid for what the kernel does with it, in this engine's context, until the launch has run.
     pub(super) unsafe fn launch(
         &self,
         op: &'static str,
@@ -216,7 +219,8 @@ fn refuse_capture(op: &'static str, variant: &Variant, stream: sys::CUstream) ->
     ))
 }
 
-/// One compiler for all engines of the process that the environment configures, so that each kernel is compiled once.
+/// One compiler for all engines of the process that the environment configures, so that each kernel is
+/// compiled once.
 fn shared_compiler(driver_major: u32) -> Result<Arc<Compiler>> {
     static SHARED: Mutex<Option<Arc<Compiler>>> = Mutex::new(None);
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,6 @@
-//! The classification loss on mixed logits and targets with its gradients, equations (5) to (8): chunk after chunk of columns through
-//! a workspace of bounded size. Kernels: loss_forward.cu, loss_reduce.cu, loss_backward.cu, loss_backward_attention.cu.
+//! The classification loss on mixed logits and targets with its gradients, equations (5) to (8): chunk after
+//! chunk of columns through a workspace of bounded size. Kernels: loss_forward.cu, loss_reduce.cu,
+//! loss_backward.cu, loss_backward_attention.cu.
 
 use super::columns::Drawing;
 use super::loss_backward::LogitsPass;
@@ -40,7 +41,8 @@ pub(super) struct Shared {
     pub weighed: bool,
 }
 
-/// Some columns of the mix matrix or of Λ in the workspace, (columns, r, b) of numbers, on 16-byte boundaries.
+/// Some columns of the mix matrix or of Λ in the workspace, (columns, r, b) of numbers, on 16-byte
+/// boundaries.
 #[derive(Clone, Copy)]
 pub(super) struct Kept {
     pub memory: u64,
@@ -144,7 +146,8 @@ impl<T: Element> Planned for LossCall<'_, T, Bare> {
     }
 }
 
-/// The gradient of attention is taken in f32, since leading digits cancel; so is bf16 where tensor cores do not take it.
+/// The gradient of attention is taken in f32, since leading digits cancel; so is bf16 where tensor cores do
+/// not take it.
 fn choose_math(sink: &Sink<'_>, dtype: Dtype, attention: bool) -> Result<Math> {
     let lacks_bf16 = dtype == Dtype::Bf16 && !sink.device.has_ampere_tensor_cores();
     if attention || lacks_bf16 { Ok(Math::Exact) } else { sink.math(dtype) }

@@ -1,4 +1,5 @@
-//! Kernels of loss_forward.cu and loss_reduce.cu: the losses of a chunk of columns, their sums, and the end of a call.
+//! Kernels of loss_forward.cu and loss_reduce.cu: the losses of a chunk of columns, their sums, and the end
+//! of a call.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::CUdeviceptr;

@@ -8,11 +8,13 @@ use cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
 use crate::memory::{Addressed, Data, DataMut, Memory, sealed::Sealed};
 use crate::view::{Layout, View, ViewMut};
 
-/// Device memory that cudarc owns: a [`View`] of it is made of a [`CudaSlice`], a [`CudaView`] or a [`CudaViewMut`].
+/// Device memory that cudarc owns: a [`View`] of it is made of a [`CudaSlice`], a [`CudaView`] or a
+/// [`CudaViewMut`].
 #[derive(Clone, Copy, Debug)]
 pub enum Cuda {}
 
-/// Device memory by address, of an allocator that the library knows nothing of. Views of it are made by [`View::at`].
+/// Device memory by address, of an allocator that the library knows nothing of. Views of it are made by
+/// [`View::at`].
 #[derive(Clone, Copy, Debug)]
 pub enum Bare {}
 

@@ -34,7 +34,8 @@ impl<T: Element> Planned for MixCall<'_, T, Bare> {
         drawing.prepare(sink)?;
         let features = packing.as_ref().map(|packing| packing.step(sink)).transpose()?;
         let column_tiles = drawing.n.div_ceil(16 * tile.warps as usize);
-        // Channels are split only where positions and columns alone leave multiprocessors idle: each split draws again.
+        // Channels are split only where positions and columns alone leave multiprocessors idle: each split
+        // draws again.
         let wanted = (sink.device.multiprocessors as usize).div_ceil(r.saturating_mul(column_tiles));
         let splits = wanted.clamp(1, d.div_ceil(64).min(8));
         // Targets that nobody wants mixed are not read.

@@ -1,5 +1,5 @@
-//! The gradients of mixing, for features, soft targets and attention, chunk after chunk of columns through a workspace of bounded
-//! size. Kernels: mix_backward.cu, split_sum.cu; mix_backward_attention.cu.
+//! The gradients of mixing, for features, soft targets and attention, chunk after chunk of columns through a
+//! workspace of bounded size. Kernels: mix_backward.cu, split_sum.cu; mix_backward_attention.cu.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::CUdeviceptr;

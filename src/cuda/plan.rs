@@ -1,5 +1,5 @@
-//! Where a plan goes. An op says once which parts of the workspace it needs, which kernels, and which launches of them; a sink
-//! measures that, compiles it, launches it or lists it.
+//! Where a plan goes. An op says once which parts of the workspace it needs, which kernels, and which
+//! launches of them; a sink measures that, compiles it, launches it or lists it.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -75,7 +75,8 @@ pub struct Sink<'e> {
     aim: Aim<'e>,
 }
 
-/// Parts begin on boundaries of this many bytes, and so must the workspace: what the driver's allocators give.
+/// Parts begin on boundaries of this many bytes, and so must the workspace: what the driver's allocators
+/// give.
 const ALIGNMENT: usize = 256;
 
 impl<'e> Sink<'e> {
@@ -115,8 +116,9 @@ impl<'e> Sink<'e> {
     /// Enqueues a call.
     ///
     /// # Safety
-    /// All views of the call and the workspace name memory of the engine's context that is valid, for their reach, until the stream
-    /// has run the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
+    /// All views of the call and the workspace name memory of the engine's context that is valid, for their
+    /// reach, until the stream has run the call, and nobody else writes inputs or touches outputs and
+    /// workspace meanwhile.
     pub(super) unsafe fn launch<C: Planned>(
         engine: &Engine,
         stream: CUstream,
@@ -199,7 +201,8 @@ impl<'e> Sink<'e> {
                 super::jit::trace(line);
                 let params = std::ptr::from_ref(params).cast_mut().cast::<c_void>();
                 let function = self.functions[kernel.place];
-                // SAFETY: the parameters are those of the kernel, and the memory they name is valid: the promise of `launch`.
+                // SAFETY: the parameters are those of the kernel, and the memory they name is valid: the
+                // promise of `launch`.
                 unsafe { engine.launch(op, *stream, function, name, [grid, threads, shared_bytes], params) }
             }
         }

@@ -21,7 +21,8 @@ use crate::op::{
 use crate::problem::{AttentionOptions, LossOptions};
 use crate::view::{View, ViewMut};
 
-/// How products of f32 arrays are computed. 16-bit arrays always go through tensor cores, whose products are exact and summed in f32.
+/// How products of f32 arrays are computed. 16-bit arrays always go through tensor cores, whose products are
+/// exact and summed in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// Fused multiply-adds in f32.
@@ -43,10 +44,10 @@ impl Precision {
 
 /// An engine with the caller's stream: ops are enqueued there, in order, and nothing waits for them.
 ///
-/// Each op has four verbs. `loss`, say, allocates what it returns; `loss_into` writes into the caller's memory, allocates nothing, and
-/// can be captured in a graph once its kernels are compiled; `loss_workspace` returns the bytes of workspace that it needs, which
-/// grow with n up to a chunk of columns and no further; `loss_compile` compiles its kernels ahead of time. The last three take the
-/// same call.
+/// Each op has four verbs. `loss`, say, allocates what it returns; `loss_into` writes into the caller's
+/// memory, allocates nothing, and can be captured in a graph once its kernels are compiled; `loss_workspace`
+/// returns the bytes of workspace that it needs, which grow with n up to a chunk of columns and no further;
+/// `loss_compile` compiles its kernels ahead of time. The last three take the same call.
 ///
 /// ```no_run
 /// use multimix::cuda::{self, Engine};
@@ -57,9 +58,9 @@ impl Precision {
 /// ```
 ///
 /// # Errors
-/// Of every verb: shapes that do not fit together, an α out of range, sizes of 0 or whose product overflows, a workspace that is too
-/// small, arrays that overlap or lie in another context, bf16 products on a device without them; errors from allocating, compiling,
-/// loading and launching.
+/// Of every verb: shapes that do not fit together, an α out of range, sizes of 0 or whose product overflows,
+/// a workspace that is too small, arrays that overlap or lie in another context, bf16 products on a device
+/// without them; errors from allocating, compiling, loading and launching.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Queue<'a> {
@@ -144,8 +145,9 @@ impl<'a> BareQueue<'a> {
     /// Enqueues a call, with a workspace on a boundary of 256 bytes.
     ///
     /// # Safety
-    /// All views of the call and the workspace name memory of the engine's context that is valid, for their reach, until the stream
-    /// has run the call, and nobody else writes inputs or touches outputs and workspace meanwhile.
+    /// All views of the call and the workspace name memory of the engine's context that is valid, for their
+    /// reach, until the stream has run the call, and nobody else writes inputs or touches outputs and
+    /// workspace meanwhile.
     pub unsafe fn run(&self, call: &impl BareCall, workspace: ViewMut<'_, u8, 1, Bare>) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe { Sink::launch(self.engine, self.stream, self.precision, call, workspace) }
@@ -217,8 +219,8 @@ impl<'a> Queue<'a> {
         let mut views = Call::new(<C::Bare<'s> as op::Call>::OP, self)?;
         let workspace = views.write("the workspace", workspace)?;
         let bare = call.bare(&mut views)?;
-        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were checked when they were
-        // made; `views` orders the launches with other uses of the memory.
+        // SAFETY: the views are borrowed for the call and lie in the engine's context; their lengths were
+        // checked when they were made; `views` orders the launches with other uses of the memory.
         unsafe { self.bare().run(&bare, workspace) }
     }
 
@@ -424,7 +426,8 @@ impl Queue<'_> {
         self.compile(call)
     }
 
-    /// All gradients of mixing that there are; [`cpu::mix_backward`](crate::cpu::mix_backward) says how large those of attention get.
+    /// All gradients of mixing that there are; [`cpu::mix_backward`](crate::cpu::mix_backward) says how large
+    /// those of attention get.
     pub fn mix_backward<'c, T: Element>(
         &self,
         columns: impl Into<Columns<'c, Cuda>>,

@@ -1,4 +1,5 @@
-//! Gradients that are summed in slices: each split of the columns has one, in f32, and they are added in order. Kernel: split_sum.cu.
+//! Gradients that are summed in slices: each split of the columns has one, in f32, and they are added in
+//! order. Kernel: split_sum.cu.
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::CUdeviceptr;
@@ -11,12 +12,13 @@ use crate::element::Dtype;
 use crate::error::Result;
 use crate::op::Upstream;
 
-/// Columns of a mix matrix that are kept at a time: 128 x 49 of them in 16 bits are 13 MB, which stays in the L2 cache.
+/// Columns of a mix matrix that are kept at a time: 128 x 49 of them in 16 bits are 13 MB, which stays in the
+/// L2 cache.
 pub(super) const CHUNK: usize = 1024;
 /// Slices over which the columns of a chunk are split at most.
 const MOST_SPLITS: usize = 8;
-/// Blocks that sums over columns are split for where the sizes make fewer: the multiprocessors of a large device. Not this
-/// device's, so that the same sums are made everywhere.
+/// Blocks that sums over columns are split for where the sizes make fewer: the multiprocessors of a large
+/// device. Not this device's, so that the same sums are made everywhere.
 const BLOCKS: usize = 132;
 
 /// Into how many slices, `most` at most, the columns of a sum that `blocks` blocks make are split.
@@ -24,7 +26,8 @@ pub(super) fn splits(blocks: usize, most: usize) -> usize {
     BLOCKS.div_ceil(blocks.max(1)).clamp(1, most.max(1))
 }
 
-/// As [`splits`], of a chunk's columns for a gradient of rows by channels at r positions, in blocks of `panel` rows by 64 channels.
+/// As [`splits`], of a chunk's columns for a gradient of rows by channels at r positions, in blocks of
+/// `panel` rows by 64 channels.
 pub(super) fn chunk_splits(chunk: usize, r: usize, [rows, channels]: [usize; 2], panel: usize) -> usize {
     let blocks = r.saturating_mul(rows.div_ceil(panel)).saturating_mul(channels.div_ceil(64));
     splits(blocks, chunk.div_ceil(64).min(MOST_SPLITS))

@@ -2,14 +2,17 @@
 
 use super::device::DeviceInfo;
 
-/// Panels of examples that kernels are compiled for: the smallest that holds the batch is taken, so that nothing is drawn twice.
+/// Panels of examples that kernels are compiled for: the smallest that holds the batch is taken, so that
+/// nothing is drawn twice.
 const PANELS: [u32; 8] = [64, 128, 256, 384, 512, 768, 1024, 1536];
-/// Warps of a block, best first. More warps share staged features; fewer leave shared memory for larger panels.
+/// Warps of a block, best first. More warps share staged features; fewer leave shared memory for larger
+/// panels.
 const WARPS: [u32; 3] = [4, 2, 1];
 /// For batches that no panel holds: their examples pass panel by panel and are drawn anew each time.
 const MULTI_PANEL: u32 = 256;
 
-/// A block of `warps` warps, 16 columns each, with slabs of `panel` examples; `multi` when these are not all examples.
+/// A block of `warps` warps, 16 columns each, with slabs of `panel` examples; `multi` when these are not all
+/// examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
     pub panel: u32,
@@ -23,7 +26,8 @@ impl Tile {
         PANELS.into_iter().chain([PANELS[PANELS.len() - 1] + 1]).map(|panel| panel as usize)
     }
 
-    /// The first of the table that holds `b` examples and fits the device, by the kernel's own count of shared memory.
+    /// The first of the table that holds `b` examples and fits the device, by the kernel's own count of
+    /// shared memory.
     pub fn choose(device: &DeviceInfo, b: usize, shared_bytes: impl Fn(&Tile) -> u32) -> Self {
         Self::first(b, device.shared_per_block, shared_bytes)
     }

@@ -207,7 +207,8 @@ impl Variant {
         self.macros.iter().flatten().map(|(name, value)| (*name, value.to_string())).collect()
     }
 
-    /// What the compiler gets: the kernels assert that they use as much shared memory as they are launched with.
+    /// What the compiler gets: the kernels assert that they use as much shared memory as they are launched
+    /// with.
     pub fn program(&self) -> Program {
         let mut macros = self.macros();
         if self.shared_bytes > 0 {

@@ -58,7 +58,8 @@ pub(super) struct Fill {
     dtype: Dtype,
 }
 
-/// Some columns for a kernel that reads them, with these strides of (r, b, columns); and their masses (r, columns).
+/// Some columns for a kernel that reads them, with these strides of (r, b, columns); and their masses (r,
+/// columns).
 pub(super) struct Chunk {
     pub first: usize,
     pub columns: usize,

@@ -1,5 +1,5 @@
-//! Attention maps from features, and the gradient through them: u = GAP or CAM, score_j = uᵀ z_j, then ReLU + l1 or softmax over
-//! positions.
+//! Attention maps from features, and the gradient through them: u = GAP or CAM, score_j = uᵀ z_j, then ReLU +
+//! l1 or softmax over positions.
 
 use super::{Call, Check, Labels, Read, Write};
 use crate::element::Element;
@@ -15,8 +15,8 @@ pub(crate) const OP: &str = "attention";
 pub struct Classifier<'a, T, M: Memory = Host> {
     /// W (c, d): one row for each class, in the type of the features.
     pub rows: View<'a, T, 2, M>,
-    /// The class of each example, (b), below c. On a GPU, which does not look at them before, a label that is no class has a query of
-    /// zeros.
+    /// The class of each example, (b), below c. On a GPU, which does not look at them before, a label that is
+    /// no class has a query of zeros.
     pub labels: Labels<'a, M>,
 }
 

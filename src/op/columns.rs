@@ -27,14 +27,14 @@ pub enum Columns<'a, M: Memory = Host> {
     Drawn {
         /// How many, from which distribution, from which random numbers.
         mixing: Mixing,
-        /// Seed and step, two words side by side in the op's memory, in place of the mixing's. A GPU reads them when the kernels
-        /// run: a captured graph then draws anew at each replay.
+        /// Seed and step, two words side by side in the op's memory, in place of the mixing's. A GPU reads
+        /// them when the kernels run: a captured graph then draws anew at each replay.
         seed_and_step: Option<View<'a, u64, 1, M>>,
     },
     /// Columns of the caller.
     Given {
-        /// Λ (r, b, n), or (1, b, n) for all positions alike; not negative, and no column all zero. Columns are normalised. The
-        /// engines compute no gradient for it; [`mod@crate::reference`] does.
+        /// Λ (r, b, n), or (1, b, n) for all positions alike; not negative, and no column all zero. Columns
+        /// are normalised. The engines compute no gradient for it; [`mod@crate::reference`] does.
         weights: View<'a, f32, 3, M>,
         /// What examples without attention count for.
         empty_maps: EmptyMaps,

@@ -1,4 +1,5 @@
-//! The allocating form of every op, once for all engines: outputs and workspace are made, then the `_into` form runs.
+//! The allocating form of every op, once for all engines: outputs and workspace are made, then the `_into`
+//! form runs.
 
 use super::{
     AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, AttentionOutputs, Columns,

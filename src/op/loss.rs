@@ -16,7 +16,8 @@ pub struct LossInput<'a, T, M: Memory = Host> {
     pub logits: View<'a, T, 3, M>,
     /// Labels or soft targets.
     pub targets: Targets<'a, M>,
-    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`Mixing::empty_maps`](crate::Mixing::empty_maps).
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros:
+    /// [`Mixing::empty_maps`](crate::Mixing::empty_maps).
     pub attention: Option<View<'a, f32, 2, M>>,
 }
 
@@ -48,8 +49,8 @@ pub struct LossOutputs<'a, T, M: Memory = Host> {
     pub kl: Option<ViewMut<'a, f32, 1, M>>,
     /// dS (b, r, c) in the type of the logits.
     pub logits: Option<ViewMut<'a, T, 3, M>>,
-    /// dS (b, r, c) in f32, for logits of 16 bits; in place of `logits`. Of an f16 gradient at b 128, r 49, c 1000 one entry in
-    /// eleven rounds to zero.
+    /// dS (b, r, c) in f32, for logits of 16 bits; in place of `logits`. Of an f16 gradient at b 128, r 49, c
+    /// 1000 one entry in eleven rounds to zero.
     pub logits_f32: Option<ViewMut<'a, f32, 3, M>>,
     /// da (b, r); needs attention that is not detached.
     pub attention: Option<ViewMut<'a, f32, 2, M>>,
@@ -95,8 +96,8 @@ pub enum Want {
     Loss,
     /// Also the gradients of so many times the loss, over the same draws: the cheapest way to train.
     ///
-    /// Gradients of f16 logits round to zero below 3e-8 and lose digits below 6e-5: give a power of two and divide what comes of it, or
-    /// take them in f32.
+    /// Gradients of f16 logits round to zero below 3e-8 and lose digits below 6e-5: give a power of two and
+    /// divide what comes of it, or take them in f32.
     Gradients(f32),
     /// As [`Want::Gradients`], with dS in f32 whatever the type of the logits: [`Loss::logits_f32`].
     GradientsInF32(f32),
@@ -111,7 +112,8 @@ pub struct Loss<T, M: Memory = Host> {
     pub kl: Option<M::Number>,
     /// dS (b, r, c), contiguous, in the type of the logits.
     pub logits: Option<M::Owned<T>>,
-    /// dS (b, r, c), contiguous, in f32, in place of `logits`, when [`Want::GradientsInF32`] asks for it of logits of 16 bits.
+    /// dS (b, r, c), contiguous, in f32, in place of `logits`, when [`Want::GradientsInF32`] asks for it of
+    /// logits of 16 bits.
     pub logits_f32: Option<M::Owned<f32>>,
     /// da (b, r), contiguous, when attention was given and is not detached.
     pub attention: Option<M::Owned<f32>>,

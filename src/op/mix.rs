@@ -27,7 +27,8 @@ pub struct MixInput<'a, T, M: Memory = Host> {
     pub features: View<'a, T, 3, M>,
     /// Targets to be mixed with the same weights, or none.
     pub targets: Option<MixTargets<'a, M>>,
-    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros: [`Mixing::empty_maps`](crate::Mixing::empty_maps).
+    /// a (b, r), not negative; or none for M̂ = Λ. A map of zeros:
+    /// [`Mixing::empty_maps`](crate::Mixing::empty_maps).
     pub attention: Option<View<'a, f32, 2, M>>,
 }
 

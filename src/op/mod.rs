@@ -1,4 +1,5 @@
-//! What each op reads and writes, over any [`Memory`]: one description for the CPU engine, the CUDA engine and bare pointers.
+//! What each op reads and writes, over any [`Memory`]: one description for the CPU engine, the CUDA engine
+//! and bare pointers.
 //!
 //! | op | call | reads | writes |
 //! |---|---|---|---|
@@ -10,8 +11,8 @@
 //! | the loss, with gradients | [`LossCall`] | [`LossInput`] | [`LossOutputs`] |
 //! | a gradient times a factor | [`ScaleCall`] | a gradient | a gradient |
 //!
-//! A call is checked here, once and with one wording, by `check`; `map` carries its views to another memory under the names that
-//! errors know them by.
+//! A call is checked here, once and with one wording, by `check`; `map` carries its views to another memory
+//! under the names that errors know them by.
 
 mod attention;
 mod check;

@@ -1,4 +1,5 @@
-//! A gradient times a factor that a backward pass brings: in device memory, where the host can't look at it without waiting.
+//! A gradient times a factor that a backward pass brings: in device memory, where the host can't look at it
+//! without waiting.
 
 use super::{Call, Check, Upstream, Write};
 use crate::element::Element;
@@ -10,7 +11,8 @@ pub(crate) const OP: &str = "scale";
 
 /// A gradient times a factor, rounded once: out = gradient · factor · scalar.
 ///
-/// `T` is the type of the gradient, `G` that of what is written: f32 in and f16 out for a gradient that was kept in f32.
+/// `T` is the type of the gradient, `G` that of what is written: f32 in and f16 out for a gradient that was
+/// kept in f32.
 #[derive(Debug)]
 pub struct ScaleCall<'a, T, G, M: Memory = Host> {
     /// The gradient, of any shape of three dimensions, (b, r, c) of a loss.

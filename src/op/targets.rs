@@ -65,10 +65,11 @@ impl Copy for Labels<'_> {}
 /// What the examples are labelled with.
 #[derive(Clone, Debug)]
 pub enum Targets<'a, M: Memory = Host> {
-    /// One class for each example, (b), each below c. On a GPU, which does not look at them before, a label that is no class counts as
-    /// a row of zeros.
+    /// One class for each example, (b), each below c. On a GPU, which does not look at them before, a label
+    /// that is no class counts as a row of zeros.
     Labels(Labels<'a, M>),
-    /// One row over the classes for each example, Y (b, c); finite, not negative. The loss takes rows that sum to at most 1e6.
+    /// One row over the classes for each example, Y (b, c); finite, not negative. The loss takes rows that
+    /// sum to at most 1e6.
     Soft(View<'a, f32, 2, M>),
 }
 

@@ -15,7 +15,8 @@ pub struct WeightsInput<'a, M: Memory = Host> {
     pub b: usize,
     /// Spatial positions.
     pub r: usize,
-    /// a (b, r) for M̂, not negative; none for Λ. A map of zeros: [`Mixing::empty_maps`](crate::Mixing::empty_maps).
+    /// a (b, r) for M̂, not negative; none for Λ. A map of zeros:
+    /// [`Mixing::empty_maps`](crate::Mixing::empty_maps).
     pub attention: Option<View<'a, f32, 2, M>>,
 }
 

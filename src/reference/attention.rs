@@ -30,7 +30,8 @@ pub struct Attention {
 /// - [`Normalise::ReluL1`]: a_ij = max(t_ij, 0) / Σ_l max(t_il, 0), uniform when no score is positive.
 ///   [`Normalise::Softmax`]: a_ij = exp t_ij / Σ_l exp t_il.
 ///
-/// `features` Z (b, r, d). `classifier` is for CAM only. A NaN among the features of an example gives NaN in its map.
+/// `features` Z (b, r, d). `classifier` is for CAM only. A NaN among the features of an example gives NaN in
+/// its map.
 ///
 /// # Errors
 /// A size of 0, another length, a label that is not below c, or CAM without a classifier.
@@ -143,9 +144,10 @@ pub struct AttentionGradient {
 
 /// Backward of [`attention()`] from da (b, r).
 ///
-/// - ReLU + l1: dt_j = (da_j − Σ_l a_l da_l) / Σ_l max(t_l, 0) where t_j > 0, else 0; 0 for a map that became uniform.
-///   Softmax: dt_j = a_j (da_j − Σ_l a_l da_l).
-/// - dz_j = dt_j u, and du = Σ_j dt_j z_j, which goes to all z_j of the example as du / r (GAP) or to W\[y\] (CAM).
+/// - ReLU + l1: dt_j = (da_j − Σ_l a_l da_l) / Σ_l max(t_l, 0) where t_j > 0, else 0; 0 for a map that became
+///   uniform. Softmax: dt_j = a_j (da_j − Σ_l a_l da_l).
+/// - dz_j = dt_j u, and du = Σ_j dt_j z_j, which goes to all z_j of the example as du / r (GAP) or to W\[y\]
+///   (CAM).
 ///
 /// # Errors
 /// As [`attention()`], and a gradient of another length.

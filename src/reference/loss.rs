@@ -127,8 +127,8 @@ pub fn entropy(sizes: &Sizes, mixed_targets: &[f64]) -> Result<Vec<f64>> {
 
 /// q_k, the share of each mixture in the loss L = Σ q_k CE_k.
 ///
-/// [`Reduction::Mean`]: q_k = 1/(n·r). [`Reduction::AttentionWeighted`]: q_k = s_k / (r Σ_l s_l) with the sum over the
-/// columns of the same position, and 0 at a position without mass. `mass` s (r, n); gives q (r, n).
+/// [`Reduction::Mean`]: q_k = 1/(n·r). [`Reduction::AttentionWeighted`]: q_k = s_k / (r Σ_l s_l) with the sum
+/// over the columns of the same position, and 0 at a position without mass. `mass` s (r, n); gives q (r, n).
 ///
 /// # Errors
 /// A size of 0, another length, a mass that is negative or not finite.
@@ -154,7 +154,8 @@ pub fn shares(sizes: &Sizes, mass: &[f64], reduction: Reduction) -> Result<Vec<f
 pub struct Loss {
     /// L = Σ q_k CE_k, in nats.
     pub value: f64,
-    /// Σ q_k (CE_k − H(Ỹ_k)): what is left of the loss when the entropy of the targets is taken off. Always computed.
+    /// Σ q_k (CE_k − H(Ỹ_k)): what is left of the loss when the entropy of the targets is taken off. Always
+    /// computed.
     pub kl: f64,
     /// CE (r, n).
     pub cross_entropy: Vec<f64>,
@@ -173,12 +174,13 @@ pub struct Loss {
 /// S̃ = S M̂, which for a linear classifier is the classifier of equation (7); Ỹ = Y M̂ by equation (8); then
 /// [`cross_entropy`], reduced by [`shares`]. `options.kl` is not looked at: KL is always reported.
 ///
-/// A logit of −∞ masks a class: its probability is 0 in every mixture in which the example has weight, and a target on it makes the loss
-/// infinite. An example of weight 0 masks nothing. NaN and +∞ make the mixtures they go into NaN.
+/// A logit of −∞ masks a class: its probability is 0 in every mixture in which the example has weight, and a
+/// target on it makes the loss infinite. An example of weight 0 masks nothing. NaN and +∞ make the mixtures
+/// they go into NaN.
 ///
 /// # Errors
-/// A size of 0, another length, a label that is not below c; weights, attention or soft targets that are negative or
-/// not finite.
+/// A size of 0, another length, a label that is not below c; weights, attention or soft targets that are
+/// negative or not finite.
 pub fn loss(sizes: &Sizes, inputs: &LossInputs<'_>, options: LossOptions) -> Result<Loss> {
     check_inputs("reference::loss", sizes, inputs)?;
     let mix = mix_matrix(sizes, inputs.weights, inputs.attention)?;
@@ -210,19 +212,21 @@ fn logit_sizes(sizes: &Sizes) -> Sizes {
 pub struct LossGradient {
     /// dS (b, r, c).
     pub logits: Vec<f64>,
-    /// da (b, r), where attention was given and is not detached; zero for an all-zero map, which was replaced.
+    /// da (b, r), where attention was given and is not detached; zero for an all-zero map, which was
+    /// replaced.
     pub attention: Option<Vec<f64>>,
 }
 
-/// Backward of [`loss()`], times `upstream`, the gradient of whatever the loss goes into (1 for the loss itself).
+/// Backward of [`loss()`], times `upstream`, the gradient of whatever the loss goes into (1 for the loss
+/// itself).
 ///
 /// With p_k = softmax(S̃_k) and t_k = Σ_c Ỹ_ck (1 for targets that are distributions):
 ///
 /// - G_k = q_k (t_k p_k − Ỹ_k);  dS = G M̂ᵀ
 /// - dM̂_ik = S_iᵀ G_k − q_k Σ_c Y_ic log p_ck
 /// - attention-weighted: ds_k = (CE_k − L_j) / (r Σ_l s_l) with L_j = Σ s_k CE_k / Σ s_k of the position
-/// - da as [`mix_matrix_backward`]: none from a column without mass, none to a position whose loss is infinite, and masked classes
-///   take no part in dM̂
+/// - da as [`mix_matrix_backward`]: none from a column without mass, none to a position whose loss is
+///   infinite, and masked classes take no part in dM̂
 ///
 /// # Errors
 /// As [`loss()`].
@@ -317,7 +321,8 @@ fn residual(
     residual
 }
 
-/// ds_k = (CE_k − L_j) / (r Σ_l s_l) of the attention-weighted reduction, (r, n); 0 at a position without mass.
+/// ds_k = (CE_k − L_j) / (r Σ_l s_l) of the attention-weighted reduction, (r, n); 0 at a position without
+/// mass.
 fn mass_gradient(sizes: &Sizes, forward: &Loss, upstream: f64) -> Vec<f64> {
     let Sizes { r, n, .. } = *sizes;
     let mut gradient = vec![0.0; r * n];

@@ -5,9 +5,9 @@ use crate::error::Result;
 
 /// Equation (7), Z̃ = Z M̂: Z̃_k = Σ_i M̂_ik Z_i at each position. With r = 1 and M̂ = Λ, equation (3).
 ///
-/// `features` Z (b, r, d), `matrix` M̂ (r, b, n). Gives Z̃ (n, r, d). Logits mix the same way, with c for d: the columns
-/// of M̂ sum to 1, so a linear classifier may come before mixing or after, bias included. An example of weight 0 adds nothing, whatever
-/// its features.
+/// `features` Z (b, r, d), `matrix` M̂ (r, b, n). Gives Z̃ (n, r, d). Logits mix the same way, with c for d:
+/// the columns of M̂ sum to 1, so a linear classifier may come before mixing or after, bias included. An
+/// example of weight 0 adds nothing, whatever its features.
 ///
 /// # Errors
 /// A size of 0 or another length.
@@ -41,7 +41,8 @@ pub fn mix_features(sizes: &Sizes, features: &[f64], matrix: &[f64]) -> Result<V
 
 /// Equation (8), Ỹ = Y M̂: Ỹ_k = Σ_i M̂_ik Y_i at each position. With r = 1 and M̂ = Λ, equation (4).
 ///
-/// `targets` Y, labels (b) or rows (b, c), the same at all positions; `matrix` M̂ (r, b, n). Gives Ỹ (n, r, c).
+/// `targets` Y, labels (b) or rows (b, c), the same at all positions; `matrix` M̂ (r, b, n). Gives Ỹ (n, r,
+/// c).
 ///
 /// # Errors
 /// A size of 0, another length, a label that is not below c, a soft target that is negative or not finite.

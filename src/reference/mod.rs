@@ -1,8 +1,8 @@
 //! The method in f64, equation by equation: the oracle that every engine is tested against.
 //!
-//! Plain loops over contiguous slices, one function per equation of the poster, nothing fused, nothing clever: to be
-//! read with the poster in the other hand, and to be tested against. Random numbers are not drawn here; raw weights,
-//! or a factor λ and a permutation, come in as arguments.
+//! Plain loops over contiguous slices, one function per equation of the poster, nothing fused, nothing
+//! clever: to be read with the poster in the other hand, and to be tested against. Random numbers are not
+//! drawn here; raw weights, or a factor λ and a permutation, come in as arguments.
 //!
 //! | equation | function |
 //! |---|---|
@@ -109,7 +109,8 @@ impl Default for Sizes {
     }
 }
 
-/// Places in the arrays. For an index outside of the sizes they mean nothing; no index panics, arithmetic wraps.
+/// Places in the arrays. For an index outside of the sizes they mean nothing; no index panics, arithmetic
+/// wraps.
 impl Sizes {
     /// Place of Z\[example i, position j, channel\] in (b, r, d).
     pub fn feature(&self, i: usize, j: usize, channel: usize) -> usize {
@@ -162,8 +163,8 @@ fn within(outer: usize, size: usize, inner: usize) -> usize {
 pub enum Targets<'a> {
     /// One class id per example, (b).
     Labels(&'a [usize]),
-    /// Rows of class probabilities, (b, c): finite and not negative. They need not sum to 1: the loss is −Σ_c Ỹ_c log p_c
-    /// whatever their sum.
+    /// Rows of class probabilities, (b, c): finite and not negative. They need not sum to 1: the loss is −Σ_c
+    /// Ỹ_c log p_c whatever their sum.
     Soft(&'a [f64]),
 }
 

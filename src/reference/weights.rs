@@ -5,11 +5,12 @@ use crate::error::{Error, Result};
 
 /// Λ_ik = g_ik / Σ_l g_lk: the columns of equation (3) from raw draws.
 ///
-/// `raw` (r, b, n) holds gamma draws, g_ik ~ Gamma(α) making column k a draw of Dir(α), or any weights a caller
-/// chooses. Gives Λ (r, b, n).
+/// `raw` (r, b, n) holds gamma draws, g_ik ~ Gamma(α) making column k a draw of Dir(α), or any weights a
+/// caller chooses. Gives Λ (r, b, n).
 ///
 /// # Errors
-/// A size of 0, another length, a value that is negative or not finite, or a column whose sum is 0 or not finite.
+/// A size of 0, another length, a value that is negative or not finite, or a column whose sum is 0 or not
+/// finite.
 ///
 /// ```
 /// use multimix::reference::{Sizes, normalise_weights};
@@ -79,8 +80,8 @@ pub fn pair_weights(sizes: &Sizes, factors: &[f64], partners: &[usize]) -> Resul
     pair_weights_from(sizes, 0, factors, partners)
 }
 
-/// [`pair_weights`] of a part of a larger call ([`crate::Mixing::first_column`]): column k is column k + `first_column` there,
-/// and so gives λ_k to example (k + `first_column`) mod b.
+/// [`pair_weights`] of a part of a larger call ([`crate::Mixing::first_column`]): column k is column k +
+/// `first_column` there, and so gives λ_k to example (k + `first_column`) mod b.
 ///
 /// # Errors
 /// As [`pair_weights`].
@@ -149,8 +150,9 @@ fn is_zero(map: &[f64]) -> bool {
 
 /// Equation (5), M = diag(a) Λ: M_ik = a_i Λ_ik at each position.
 ///
-/// `weights` Λ (r, b, n), `attention` (b, r); all-zero maps count as uniform ([`settle_attention`]). Gives M (r, b, n).
-/// Values that f32 can hold are safe: f64 has room for the product of any two, with no loss to subnormals.
+/// `weights` Λ (r, b, n), `attention` (b, r); all-zero maps count as uniform ([`settle_attention`]). Gives M
+/// (r, b, n). Values that f32 can hold are safe: f64 has room for the product of any two, with no loss to
+/// subnormals.
 ///
 /// # Errors
 /// A size of 0, another length, or a value that is negative or not finite.
@@ -181,12 +183,15 @@ pub struct MixMatrix {
     pub mass: Vec<f64>,
 }
 
-/// Equation (6), M̂ = M diag(1ᵀM)⁻¹ with s = 1ᵀM: M̂_ik = a_i Λ_ik / s_k, s_k = Σ_i a_i Λ_ik at each position.
+/// Equation (6), M̂ = M diag(1ᵀM)⁻¹ with s = 1ᵀM: M̂_ik = a_i Λ_ik / s_k, s_k = Σ_i a_i Λ_ik at each
+/// position.
 ///
-/// `weights` Λ (r, b, n) with columns that sum to 1 ([`normalise_weights`], [`pair_weights`]), `attention` (b, r).
-/// A column without mass mixes with the unweighted Λ and keeps s_k = 0. Without attention M̂ = Λ and s = 1.
+/// `weights` Λ (r, b, n) with columns that sum to 1 ([`normalise_weights`], [`pair_weights`]), `attention`
+/// (b, r). A column without mass mixes with the unweighted Λ and keeps s_k = 0. Without attention M̂ = Λ and
+/// s = 1.
 ///
-/// Scaling a^j, the attention of all examples at one position, leaves M̂ as it is (all-zero maps aside: they count 1/r).
+/// Scaling a^j, the attention of all examples at one position, leaves M̂ as it is (all-zero maps aside: they
+/// count 1/r).
 ///
 /// # Errors
 /// A size of 0, another length, or a value that is negative or not finite.
@@ -228,7 +233,8 @@ pub fn mix_matrix(sizes: &Sizes, weights: &[f64], attention: Option<&[f64]>) -> 
 /// What flows back through equations (5) and (6).
 #[derive(Clone, Debug, PartialEq)]
 pub struct MixMatrixGradient {
-    /// Gradient of the attention handed in, (b, r), where there was one. Zero for an all-zero map, which was replaced.
+    /// Gradient of the attention handed in, (b, r), where there was one. Zero for an all-zero map, which was
+    /// replaced.
     pub attention: Option<Vec<f64>>,
     /// Gradient of Λ (r, b, n), each weight on its own: nothing holds the columns on the simplex.
     pub weights: Vec<f64>,

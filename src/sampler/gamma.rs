@@ -1,4 +1,5 @@
-//! Gamma draws, one at a time: the definition that the SIMD and CUDA versions repeat. The steps are told in [`crate::sampler`].
+//! Gamma draws, one at a time: the definition that the SIMD and CUDA versions repeat. The steps are told in
+//! [`crate::sampler`].
 
 use super::math::{exp2, log2, normal_pair, unit};
 use super::{ATTEMPTS, Domain, Stream};
@@ -56,7 +57,8 @@ pub struct Gamma {
 }
 
 impl Gamma {
-    /// The constants for α, a value of the distribution `of` (only α *fixed* to 1 is drawn as an exponential).
+    /// The constants for α, a value of the distribution `of` (only α *fixed* to 1 is drawn as an
+    /// exponential).
     #[inline(always)]
     pub fn new(alpha: f32, of: Alpha) -> Self {
         let method = Method::new(alpha, of);
@@ -65,7 +67,8 @@ impl Gamma {
         Self { method, d, c: 1.0 / (9.0 * d).sqrt(), inverse_alpha: 1.0 / alpha, log2_d: log2(d) }
     }
 
-    /// The draw of position j, example i, column k: g ≥ 0. Zero means less than 2⁻¹²⁵; see [`Gamma::draw_log2`].
+    /// The draw of position j, example i, column k: g ≥ 0. Zero means less than 2⁻¹²⁵; see
+    /// [`Gamma::draw_log2`].
     pub fn draw(&self, stream: Stream, domain: Domain, j: u32, i: u32, k: u32) -> f32 {
         self.search(stream, domain, j, i, k, |draw| draw.value(self))
     }

@@ -1,6 +1,8 @@
-//! The elementary functions of the sampler: polynomials in a written order, exact to about one unit in the last place.
+//! The elementary functions of the sampler: polynomials in a written order, exact to about one unit in the
+//! last place.
 //!
-//! The coefficients are minimax fits (Remez), rounded to f32. Every operation rounds correctly, so all engines get the same bits.
+//! The coefficients are minimax fits (Remez), rounded to f32. Every operation rounds correctly, so all
+//! engines get the same bits.
 
 /// Coefficients of log₂(1 + f) / f on [√½ − 1, √2 − 1], lowest power first; relative error 3e-8.
 pub const LOG2: [f32; 9] = [
@@ -46,7 +48,8 @@ pub const MINUS_2_LN_2: f32 = -2.0 * std::f32::consts::LN_2;
 pub const LOG2_BIAS: u32 = 0x4000_0000 - SQRT_HALF_BITS;
 /// The bits of √½, the lower end of the reduced mantissa.
 pub const SQRT_HALF_BITS: u32 = 0x3f35_04f3;
-/// 2²³ + 128: the bits of a small integer, put below this exponent, are that integer as a float after subtracting this.
+/// 2²³ + 128: the bits of a small integer, put below this exponent, are that integer as a float after
+/// subtracting this.
 pub const EXPONENT_OFFSET: f32 = 8_388_736.0;
 /// 1.5 · 2²³: adding and subtracting it rounds to an integer.
 pub const ROUND: f32 = 12_582_912.0;

@@ -5,7 +5,8 @@ use crate::problem::{Alpha, Factor};
 
 /// The weights (λ, 1 − λ) of column k, with λ ~ Beta(α, α), as unnormalised gammas.
 ///
-/// Normalised they are a Dirichlet column over two examples. The same at all positions; with [`Factor::PerBatch`] the same for all k.
+/// Normalised they are a Dirichlet column over two examples. The same at all positions; with
+/// [`Factor::PerBatch`] the same for all k.
 pub fn factor(stream: Stream, alpha: Alpha, factor: Factor, k: u32) -> [f32; 2] {
     let k = if factor == Factor::PerBatch { 0 } else { k };
     let gamma = Gamma::new(column_alpha(stream, alpha, 0, k), alpha);
@@ -14,7 +15,8 @@ pub fn factor(stream: Stream, alpha: Alpha, factor: Factor, k: u32) -> [f32; 2] 
     draws
 }
 
-/// The permutation that columns round·b .. (round + 1)·b mix with: `partner[i]` is the example that example i is mixed with.
+/// The permutation that columns round·b .. (round + 1)·b mix with: `partner[i]` is the example that example i
+/// is mixed with.
 ///
 /// Every example draws a word; its partner is the rank of that word, ties to the lower index first.
 pub fn partner(stream: Stream, b: usize, round: u32) -> Vec<u32> {

@@ -1,11 +1,13 @@
-//! A panel: up to 1024 neighbouring columns of one position, ordered so that SIMD registers hold one kind each.
+//! A panel: up to 1024 neighbouring columns of one position, ordered so that SIMD registers hold one kind
+//! each.
 
 use super::gamma::{Gamma, Method, column_alpha};
 use super::tile::{Columns, LANES, Rows};
 use super::{Domain, Stream, tile};
 use crate::problem::Alpha;
 
-/// Columns of a panel. A multiple of every register width; the constants of a panel stay in the first-level cache.
+/// Columns of a panel. A multiple of every register width; the constants of a panel stay in the first-level
+/// cache.
 pub(crate) const PANEL: usize = 1024;
 
 /// The columns of a panel with the constants of their distributions, boosted ones (α < 1) first.
@@ -47,12 +49,14 @@ impl<'w> Panel<'w> {
         panel
     }
 
-    /// Boosted columns fill the front in order of k, the others follow in order of k; padding repeats the last.
+    /// Boosted columns fill the front in order of k, the others follow in order of k; padding repeats the
+    /// last.
     #[inline(always)]
     fn order(&mut self, first: u32) {
         let alphas =
             |panel: &Self, x: usize| column_alpha(panel.stream, panel.alpha, panel.j, first + x as u32);
-        // The constants of column x wait at x in `inverse_alpha` until the number of boosted columns is known.
+        // The constants of column x wait at x in `inverse_alpha` until the number of boosted columns is
+        // known.
         for x in 0..self.count {
             self.inverse_alpha[x] = alphas(self, x);
         }
@@ -85,8 +89,8 @@ impl<'w> Panel<'w> {
         &self.k[..self.count]
     }
 
-    /// Draws the columns at places `start .. start + count` for all examples; `start` is a multiple of [`LANES`].
-    /// Rows are written up to `count` rounded up to [`LANES`].
+    /// Draws the columns at places `start .. start + count` for all examples; `start` is a multiple of
+    /// [`LANES`]. Rows are written up to `count` rounded up to [`LANES`].
     pub(crate) fn fill(&self, domain: Domain, start: usize, count: usize, out: Rows<'_>) {
         tile::fill(self.stream, domain, self.j, self.columns(start, count), out);
     }

@@ -1,4 +1,5 @@
-//! Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+//! Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
+//! (SC 2011).
 
 /// The multiplier of counter words 0 and 1.
 pub const MULTIPLIER_0: u32 = 0xD251_1F53;

@@ -1,7 +1,7 @@
 //! Gamma draws for a tile of columns at once, in SIMD registers: lanes are columns, rows are examples.
 //!
-//! The same operations in the same order as [`super::gamma`], so the same bits. First attempts run without a branch per
-//! draw; the few rejected ones (2 to 5%) are collected and drawn again a full register at a time.
+//! The same operations in the same order as [`super::gamma`], so the same bits. First attempts run without a
+//! branch per draw; the few rejected ones (2 to 5%) are collected and drawn again a full register at a time.
 
 use super::gamma::{Method, SQUEEZE};
 use super::{ATTEMPTS, Domain, Stream, math, philox};
@@ -9,7 +9,8 @@ use crate::simd::{exp2, horner, log2, shift_right};
 use pulp::{Arch, Simd, WithSimd};
 use std::f32::consts::{LN_2, LOG2_E};
 
-/// Columns are stored in multiples of this, so that whole registers can be read and written (16 lanes of AVX-512).
+/// Columns are stored in multiples of this, so that whole registers can be read and written (16 lanes of
+/// AVX-512).
 pub(crate) const LANES: usize = 16;
 
 /// The columns of a tile: for each its index k and the constants of its gamma distribution.
@@ -149,8 +150,8 @@ impl<S: Simd> Drawer<'_, S> {
         }
     }
 
-    /// Philox blocks of attempt 0 for one pair and a register of columns. While counter words are the same in all
-    /// lanes they stay scalar: half of the first two rounds.
+    /// Philox blocks of attempt 0 for one pair and a register of columns. While counter words are the same in
+    /// all lanes they stay scalar: half of the first two rounds.
     #[inline(always)]
     fn block(&self, k: S::u32s, p: u32) -> [S::u32s; 4] {
         let simd = self.simd;

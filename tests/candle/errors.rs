@@ -34,7 +34,7 @@ fn bad_labels_are_named() -> Result<()> {
     assert_refused(with(Tensor::new(&[0u32, 5, 1], &Device::Cpu)?), &["labels[1] is 5", "5 classes"]);
     assert_refused(with(Tensor::new(&[0i64, 1, -1], &Device::Cpu)?), &["labels[2] is -1"]);
     assert_refused(with(Tensor::new(&[0u32, 1], &Device::Cpu)?), &["[2]", "[3]"]);
-    assert_refused(with(Tensor::new(&[0f32, 1.0, 2.0], &Device::Cpu)?), &["F32", "u8, u32 or i64"]);
+    assert_refused(with(Tensor::new(&[0f32, 1.0, 2.0], &Device::Cpu)?), &["F32", "u8, i32, u32 or i64"]);
     assert_refused(with(tensor((3, C, 1), 1)?), &["[3, 5, 1]"]);
     Ok(())
 }
@@ -104,7 +104,7 @@ fn ranks_are_told_by_argument() -> Result<()> {
     assert_says(candle::loss(&good, &labels.unsqueeze(1)?, None, &mixing, &options), message);
     let message = "loss: targets has shape [6, 5, 1], but must be labels (b) or rows (b, c)";
     assert_says(candle::loss(&good, &zeros(&[B, C, 1]), None, &mixing, &options), message);
-    let message = "loss: labels has type F32, but must be u8, u32 or i64";
+    let message = "loss: labels has type F32, but must be u8, i32, u32 or i64";
     assert_says(candle::loss(&good, &zeros(&[B]), None, &mixing, &options), message);
     let message = "mix: labels has shape [6, 1], but must be (b)";
     assert_says(candle::mix_targets(&labels.unsqueeze(1)?, C, R, None, &mixing), message);
@@ -168,7 +168,7 @@ fn types_are_told_by_argument() -> Result<()> {
         let Ok(odd) = Tensor::zeros((B, R), dtype, &Device::Cpu) else { continue };
         let message = format!("mix: attention has type {dtype:?}, but must be f32, f16, bf16 or f64");
         assert_says(candle::mix(&good, Some(&odd), &mixing), &message);
-        let message = format!("mix: labels has type {dtype:?}, but must be u8, u32 or i64");
+        let message = format!("mix: labels has type {dtype:?}, but must be u8, i32, u32 or i64");
         if let (Ok(odd), DType::I16) = (odd.flatten_all(), dtype) {
             assert_says(candle::mix_targets(&odd, C, R, None, &mixing), &message);
         }

@@ -1,4 +1,5 @@
-//! The candle ops against the same formulas written in candle's own operations, whose gradients candle derives.
+//! The candle ops against the same formulas written in candle's own operations, whose gradients candle
+//! derives.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::ops::{log_softmax, softmax};
@@ -116,6 +117,7 @@ fn soft_targets_and_all_integer_types_agree() -> Result<()> {
     let expected = loss(&labels)?;
     assert_close(&loss(&labels.to_dtype(DType::I64)?)?, &expected, 0.0)?;
     assert_close(&loss(&labels.to_dtype(DType::U8)?)?, &expected, 0.0)?;
+    assert_close(&loss(&labels.to_dtype(DType::I32)?)?, &expected, 0.0)?;
     assert_close(&loss(&one_hot(&labels)?)?, &expected, 1e-6)
 }
 

@@ -19,7 +19,8 @@ fn loss(logits: &Tensor, attention: Option<&Tensor>) -> Result<Tensor> {
     candle::loss(logits, &labels(B, C)?, attention, &mixing(), &LossOptions::default())
 }
 
-/// The same values in other memory orders: transposed, permuted from channels-first, cut out of something larger.
+/// The same values in other memory orders: transposed, permuted from channels-first, cut out of something
+/// larger.
 fn in_all_orders(x: &Tensor) -> Result<Vec<Tensor>> {
     let (b, r, c) = x.dims3()?;
     let transposed = x.transpose(1, 2)?.contiguous()?.transpose(1, 2)?;
@@ -45,7 +46,8 @@ fn memory_order_changes_nothing() -> Result<()> {
     assert_close(&loss(&logits, Some(&transposed))?, &value, 0.0)
 }
 
-/// Features, attention, rows and weights in all memory orders, repeated ones among them: the gradients are those of copies.
+/// Features, attention, rows and weights in all memory orders, repeated ones among them: the gradients are
+/// those of copies.
 #[test]
 fn memory_order_changes_no_gradient() -> Result<()> {
     let x = Var::from_tensor(&(tensor((B, R, C), 1)? * 3.0)?)?;

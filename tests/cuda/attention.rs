@@ -1,4 +1,5 @@
-//! Attention on the device against the reference: both queries, both normalisations, forward and backward, in every type.
+//! Attention on the device against the reference: both queries, both normalisations, forward and backward, in
+//! every type.
 
 use half::{bf16, f16};
 use multimix::reference::Sizes;
@@ -70,8 +71,8 @@ fn compare<T: Rounding>(device: &Device, mut rng: ChaCha8Rng) {
     }
 }
 
-/// With one channel a class's weight w is a factor of all scores of a map, which their shares do not depend on: its gradient is zero, and
-/// what is found is the roundings of terms up to 1 / w for each example.
+/// With one channel a class's weight w is a factor of all scores of a map, which their shares do not depend
+/// on: its gradient is zero, and what is found is the roundings of terms up to 1 / w for each example.
 fn cancelling<T: Element>(problem: &Problem<T>) -> f64 {
     if problem.sizes.d > 1 || problem.attention_options.normalise != Normalise::ReluL1 {
         return 0.0;

@@ -1,5 +1,5 @@
-//! The candle ops on CUDA tensors against themselves on CPU tensors: the draws are the same bits, so that values and gradients
-//! must agree. Reported as ignored where candle can make no CUDA device.
+//! The candle ops on CUDA tensors against themselves on CPU tensors: the draws are the same bits, so that
+//! values and gradients must agree. Reported as ignored where candle can make no CUDA device.
 
 use candle_core::{DType, Device, IndexOp, Result, Tensor, Var};
 use multimix::candle::{self, Classifier};

@@ -61,17 +61,17 @@ fn run(device: &Device) -> Vec<(&'static str, Vec<u32>)> {
     results.push(("mass", bits(device.download(&made.mass))));
 
     let input = MixInput { attention: attention(), ..uploaded.mix_input() };
-    let mixed = queue.mix(&mixing, &input).unwrap();
+    let mixed = queue.mix(mixing, &input).unwrap();
     results.push(("mixed features", bits(device.download(&mixed.features))));
     results.push(("mixed targets", bits(device.download(&mixed.targets.unwrap()))));
-    let gradients = queue.mix_backward(&mixing, &input, &uploaded.mixed_gradients()).unwrap();
+    let gradients = queue.mix_backward(mixing, &input, &uploaded.mixed_gradients()).unwrap();
     results.push(("dZ", bits(device.download(&gradients.features))));
     results.push(("dY", bits(device.download(&gradients.targets.unwrap()))));
     results.push(("da of mixing", bits(device.download(&gradients.attention.unwrap()))));
 
     let input = LossInput { attention: attention(), ..uploaded.loss_input() };
     let options = LossOptions { detach_attention: false, kl: true, ..LossOptions::default() };
-    let loss = queue.loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap();
+    let loss = queue.loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap();
     results.push(("loss", bits(device.download(&loss.value))));
     results.push(("kl", bits(device.download(&loss.kl.unwrap()))));
     results.push(("dS", bits(device.download(&loss.logits.unwrap()))));

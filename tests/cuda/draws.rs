@@ -5,7 +5,8 @@ use multimix::{Alpha, Mixing, WeightsInput, cpu};
 use crate::support::device::{Device, device};
 use crate::support::harness::{Harness, add};
 
-/// Examples, positions and columns of the launch that is compared with the CPU, and what the second launch draws of it.
+/// Examples, positions and columns of the launch that is compared with the CPU, and what the second launch
+/// draws of it.
 const SIZES: [usize; 3] = [128, 4, 2800];
 const FEWER: [usize; 2] = [1, 601];
 
@@ -28,7 +29,7 @@ fn ten_million_draws_agree_bit_for_bit() {
 fn compare(device: &Device, alpha: Alpha, step: u64) -> usize {
     let [b, r, n] = SIZES;
     let mixing = Mixing::dirichlet(n, alpha).seed(17).step(step);
-    let expected = cpu::weights(&mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
+    let expected = cpu::weights(mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
     let given = weights(device, &mixing, r);
     for (at, (given, wanted)) in given.iter().zip(&expected).enumerate() {
         let (j, i, k) = (at / n / b, at / n % b, at % n);

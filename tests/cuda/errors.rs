@@ -1,4 +1,5 @@
-//! Calls that cannot be served: each is an error that says what is wrong and what to do, and leaves the device usable.
+//! Calls that cannot be served: each is an error that says what is wrong and what to do, and leaves the
+//! device usable.
 
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ fn shapes_that_do_not_fit() {
         targets: Targets::labels(View::new(&labels, [3]).unwrap()),
         attention: None,
     };
-    let error = queue.loss(&mixing(5), &input, &LossOptions::default(), Want::Loss).unwrap_err();
+    let error = queue.loss(mixing(5), &input, &LossOptions::default(), Want::Loss).unwrap_err();
     let kind = ErrorKind::Shape { name: "labels".into(), given: vec![3], wanted: vec![2] };
     assert_eq!((error.op, error.kind), ("loss", kind));
     let short = View::named("logits", &logits, Layout::contiguous([5, 5])).unwrap_err();
@@ -131,7 +132,7 @@ fn another_context() {
     other.default_stream().synchronize().unwrap();
     let queue = device.engine.on(&device.stream).unwrap();
     let input = MixInput { features: View::new(&memory, [2, 2, 3]).unwrap(), targets: None, attention: None };
-    says(&queue.mix(&mixing(4), &input).unwrap_err(), &["features belongs to another CUDA context"]);
+    says(&queue.mix(mixing(4), &input).unwrap_err(), &["features belongs to another CUDA context"]);
     drop(memory);
     device.context().bind_to_thread().unwrap();
 }
@@ -157,10 +158,10 @@ fn what_an_older_device_lacks() {
     let memory = device.upload(&[half::bf16::ONE; 12]);
     let input = MixInput { features: View::new(&memory, [2, 2, 3]).unwrap(), targets: None, attention: None };
     if device.has_bf16() {
-        queue.mix(&mixing(4), &input).expect("bf16");
+        queue.mix(mixing(4), &input).expect("bf16");
         return;
     }
-    says(&queue.mix(&mixing(4), &input).unwrap_err(), &["no bf16 arithmetic", "use f16 or f32"]);
+    says(&queue.mix(mixing(4), &input).unwrap_err(), &["no bf16 arithmetic", "use f16 or f32"]);
     let error = device.engine.on(&device.stream).unwrap().precision(Precision::Tf32).unwrap_err();
     says(&error, &["no tf32", "Precision::Exact"]);
 }

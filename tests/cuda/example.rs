@@ -32,7 +32,7 @@ fn readme() -> anyhow::Result<()> {
     };
     let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0);
     let queue = engine.on(&stream)?;
-    let loss = queue.loss(&mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
+    let loss = queue.loss(mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
     let d_logits = loss.logits.unwrap(); // dS (b, r, c), in device memory
     let loss = stream.clone_dtoh(&loss.value)?[0]; // this waits; nothing before it did
     assert!((loss - 10f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
@@ -59,7 +59,7 @@ fn one_api_over_both_engines() -> anyhow::Result<()> {
         attention: None,
     };
     let (mixing, options) = (Mixing::dirichlet(50, Alpha::PAPER).seed(3), LossOptions::default());
-    let run = |device: &Device| device.loss(&mixing, &input, &options, Want::Gradients(-64.0));
+    let run = |device: &Device| device.loss(mixing, &input, &options, Want::Gradients(-64.0));
     let (given, wanted) = (run(&Device::cuda(0)?)?, run(&Device::Cpu)?);
     anyhow::ensure!((given.value - wanted.value).abs() < 1e-5 * wanted.value);
     let largest = |x: &mut dyn Iterator<Item = f32>| x.fold(0f32, |largest, x| largest.max(x.abs()));

@@ -141,7 +141,7 @@ fn gradients_of_tiny_attention() {
         };
         let gradients =
             MixedGradients { features: View::new(&device_d_mixed, [64, 1, 3]).unwrap(), targets: None };
-        let given = queue.mix_backward(&mixing, &input, &gradients).unwrap().attention.unwrap();
+        let given = queue.mix_backward(mixing, &input, &gradients).unwrap().attention.unwrap();
         let inputs = MixInputs {
             features: &wide(&features),
             targets: reference::Targets::Labels(&[0; 4]),
@@ -167,7 +167,7 @@ fn an_example_without_attention_is_uniform_or_left_out() {
         let given = queue.weights::<f32>(&mixing, &input).unwrap();
         let view = View::new(&attention, [3, 2]).unwrap();
         let input = WeightsInput { b: 3, r: 2, attention: Some(view) };
-        let wanted = cpu::weights(&mixing, &input).unwrap();
+        let wanted = cpu::weights(mixing, &input).unwrap();
         assert_eq!(device.download(&given.matrix), wanted.matrix);
         assert_eq!(device.download(&given.mass), wanted.mass);
         matrices.push(wanted.matrix);

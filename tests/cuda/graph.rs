@@ -257,7 +257,8 @@ fn capture_before_compilation_is_an_error() {
     assert!(stream.end_capture(Flags(0)).unwrap().is_some());
 }
 
-/// Every op on an engine that has launched nothing yet: its `…_compile`, then its capture, at which nothing is compiled or loaded.
+/// Every op on an engine that has launched nothing yet: its `…_compile`, then its capture, at which nothing
+/// is compiled or loaded.
 fn what_was_compiled_ahead_is_captured_at_once() {
     let device = device().unwrap();
     let stream = device.context().new_stream().unwrap();

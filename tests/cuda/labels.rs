@@ -217,7 +217,8 @@ fn problems<T: Rounding>(precision: Precision) {
     }
 }
 
-/// Equal but for rounding; soft rows are multiplied with weights rounded to tf32, where labels add them up as they are.
+/// Equal but for rounding; soft rows are multiplied with weights rounded to tf32, where labels add them up as
+/// they are.
 fn close<T: Rounding>(name: &str, given: &[f32], wanted: &[f32], precision: Precision, about: &str) {
     let largest = wanted.iter().fold(0f32, |largest, x| largest.max(x.abs()));
     let unit = f64::from(f32::EPSILON) * 32.0;
@@ -226,7 +227,8 @@ fn close<T: Rounding>(name: &str, given: &[f32], wanted: &[f32], precision: Prec
         _ if name == "dS" || name == "da of mixing" => unit + 4.0 * T::UNIT,
         _ => unit,
     };
-    // Losses are differences of terms up to 9, and a total of nothing is one minus the weights of all, to rounding.
+    // Losses are differences of terms up to 9, and a total of nothing is one minus the weights of all, to
+    // rounding.
     let least = if ["loss", "kl", "losses"].contains(&name) { 9.0 } else { 0.1 };
     let allowed = unit * f64::from(largest.max(least));
     for (at, (given, wanted)) in given.iter().zip(wanted).enumerate() {

@@ -1,4 +1,5 @@
-//! The loss on the device against the reference: values, optional outputs and both gradients, in every type and reduction.
+//! The loss on the device against the reference: values, optional outputs and both gradients, in every type
+//! and reduction.
 
 use half::{bf16, f16};
 use multimix::cuda::Precision;
@@ -145,7 +146,8 @@ fn compare<T: Rounding>(device: &Device, problem: &Problem<T>, precision: Precis
     let (exact, exact_gradient) = inputs.loss(true, problem.options, f64::from(problem.upstream));
     let (given, cpu) = (on_device(device, problem, precision), problem.loss_on_cpu());
 
-    // The gradient of attention has everything computed in f32; so has bf16 where tensor cores do not take it.
+    // The gradient of attention has everything computed in f32; so has bf16 where tensor cores do not take
+    // it.
     let is_f32 = (T::UNIT == f32::UNIT && precision == Precision::Exact)
         || problem.attends()
         || (T::UNIT == bf16::UNIT && !device.has_bf16());
@@ -154,8 +156,8 @@ fn compare<T: Rounding>(device: &Device, problem: &Problem<T>, precision: Precis
         false => plain(problem, &inputs, precision == Precision::Tf32),
     };
     let losses = &exact.cross_entropy;
-    // A loss is the difference of a log-sum-exp and a logit, up to 6 and more, times what the target sums to; a residual is that of
-    // a probability and a target. Where they cancel, their roundings stay.
+    // A loss is the difference of a log-sum-exp and a logit, up to 6 and more, times what the target sums to;
+    // a residual is that of a probability and a target. Where they cancel, their roundings stay.
     let total = inputs.soft.chunks(sizes.c).map(|row| row.iter().sum::<f64>()).fold(0.0, f64::max);
     let terms = total * (6.0 + (sizes.c as f64).ln());
     let upstream = f64::from(problem.upstream.abs());
@@ -164,7 +166,8 @@ fn compare<T: Rounding>(device: &Device, problem: &Problem<T>, precision: Precis
         (0..sizes.r).map(position).fold(0.0, f64::max) * upstream * terms
     };
     let logit_terms = over_columns(&|at| exact.shares[at]);
-    // da is a difference of expectations over classes, with three exponentials in it that are good to four roundings each.
+    // da is a difference of expectations over classes, with three exponentials in it that are good to four
+    // roundings each.
     let attention_terms = 3.0
         * over_columns(&|at| match exact.mix.mass[at] > 0.0 {
             true => exact.shares[at] / exact.mix.mass[at],

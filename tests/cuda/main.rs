@@ -1,4 +1,5 @@
-//! The CUDA engine, and the candle ops on it: on this machine's GPU, else on the virtual one, once for each generation it can be.
+//! The CUDA engine, and the candle ops on it: on this machine's GPU, else on the virtual one, once for each
+//! generation it can be.
 //!
 //! Tests that need what a machine lacks are reported as ignored, with the reason, never as passed.
 

@@ -1,4 +1,5 @@
-//! Gradients in another type than their inputs: dS in f32 of logits in 16 bits, and what scales a gradient afterwards.
+//! Gradients in another type than their inputs: dS in f32 of logits in 16 bits, and what scales a gradient
+//! afterwards.
 
 use half::{bf16, f16};
 use multimix::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -39,8 +40,8 @@ fn wide_gradients<T: Rounding>() {
             targets: Targets::labels(View::new(&labels_on_device, [b]).unwrap()),
             attention: None,
         };
-        let narrow = queue.loss(&mixing, &input, &options, Want::Gradients(512.0)).unwrap();
-        let wide_one = queue.loss(&mixing, &input, &options, Want::GradientsInF32(512.0)).unwrap();
+        let narrow = queue.loss(mixing, &input, &options, Want::Gradients(512.0)).unwrap();
+        let wide_one = queue.loss(mixing, &input, &options, Want::GradientsInF32(512.0)).unwrap();
         assert!(narrow.logits_f32.is_none() && wide_one.logits.is_none());
         let narrow = floats(&device.download(&narrow.logits.unwrap()));
         let given = device.download(&wide_one.logits_f32.unwrap());
@@ -48,7 +49,7 @@ fn wide_gradients<T: Rounding>() {
             let rounded = T::from_f32(*wide).to_f32();
             assert_eq!(*narrow, rounded, "{wide:e} at {at} of {sizes:?}");
         }
-        let lambda = cpu::weights(&mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
+        let lambda = cpu::weights(mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
         let labels: Vec<usize> = labels.iter().map(|&y| y as usize).collect();
         let inputs = LossInputs {
             logits: &wide(&floats(&logits)),
@@ -81,7 +82,7 @@ fn wide_gradients_are_for_narrow_logits() {
         attention: None,
     };
     let (mixing, options) = (Mixing::dirichlet(9, Alpha::PAPER), LossOptions::default());
-    let run = |want: Want| queue.loss(&mixing, &input, &options, want).unwrap();
+    let run = |want: Want| queue.loss(mixing, &input, &options, want).unwrap();
     let (one, other) = (run(Want::Gradients(2.0)), run(Want::GradientsInF32(2.0)));
     assert!(other.logits_f32.is_none());
     assert_eq!(device.download(&one.logits.unwrap()), device.download(&other.logits.unwrap()));
@@ -138,7 +139,8 @@ fn scale<T: Element, G: Element>() {
     }
 }
 
-/// Compiled ahead and captured; another factor in device memory, another product. Where nothing is to be done, nothing is; what overlaps is refused.
+/// Compiled ahead and captured; another factor in device memory, another product. Where nothing is to be
+/// done, nothing is; what overlaps is refused.
 fn a_captured_scale_sees_new_factors() {
     let (device, fresh) = (device().unwrap(), device().unwrap().fresh_engine());
     let stream = device.context().new_stream().unwrap();

@@ -1,4 +1,5 @@
-//! The sampler on the device: the same bits as the CPU engine's, for all generators, any α, layout, tile and schedule.
+//! The sampler on the device: the same bits as the CPU engine's, for all generators, any α, layout, tile and
+//! schedule.
 
 use std::sync::Arc;
 
@@ -84,11 +85,11 @@ fn masses_are_on_the_callers_scale() {
     let device = device().unwrap();
     let (b, r, n) = (37, 3, 50);
     let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(11);
-    let lambda = cpu::weights(&mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
+    let lambda = cpu::weights(mixing, &WeightsInput { b, r, attention: None }).unwrap().matrix;
     for factor in [1e-30f32, 1.0, 1e30] {
         let attention: Vec<f32> = (0..b * r).map(|x| factor * (1.0 + (x as f32).sin())).collect();
         let view = Some(View::new(&attention, [b, r]).unwrap());
-        let host = cpu::weights(&mixing, &WeightsInput { b, r, attention: view }).unwrap();
+        let host = cpu::weights(mixing, &WeightsInput { b, r, attention: view }).unwrap();
         let memory = device.upload(&attention);
         let input = WeightsInput { b, r, attention: Some(View::new(&memory, [b, r]).unwrap()) };
         let queue = device.engine.on(&device.stream).unwrap();
@@ -110,7 +111,7 @@ fn masses_are_on_the_callers_scale() {
 fn every_release_of_nvrtc_gives_the_same_bits() {
     let device = device().unwrap();
     let mixing = Mixing::dirichlet(33, Alpha::PAPER).seed(5);
-    let expected = cpu::weights(&mixing, &WeightsInput { b: 70, r: 2, attention: None }).unwrap();
+    let expected = cpu::weights(mixing, &WeightsInput { b: 70, r: 2, attention: None }).unwrap();
     for library in nvrtc::fetched() {
         let compiler = Arc::new(Compiler::new(Nvrtc::open(&library).unwrap(), Cache::disabled()));
         let (major, minor) = compiler.nvrtc().version();

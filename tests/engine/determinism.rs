@@ -1,5 +1,5 @@
-//! The same bits with any number of threads: every op, every output, both reductions, shapes whose positions are cut into several items
-//! and shapes whose are not.
+//! The same bits with any number of threads: every op, every output, both reductions, shapes whose positions
+//! are cut into several items and shapes whose are not.
 
 use half::bf16;
 use multimix::{
@@ -16,7 +16,8 @@ use crate::support::usual::normal;
 /// The sizes of a problem: b, r, d, c, n.
 type Shape = [usize; 5];
 
-/// One position and many columns (several items and panels), many positions (one item each), few of everything, and between.
+/// One position and many columns (several items and panels), many positions (one item each), few of
+/// everything, and between.
 const SHAPES: [Shape; 5] =
     [[33, 1, 17, 19, 1500], [20, 70, 5, 7, 40], [3, 2, 3, 2, 5], [65, 5, 13, 10, 600], [16, 64, 4, 6, 130]];
 

@@ -1,5 +1,6 @@
-//! No public function of the engine panics, whatever shapes, strides, values, labels and workspaces it is given: it works or says what is
-//! wrong. Sizes are small or astronomic: what lies between would only take long.
+//! No public function of the engine panics, whatever shapes, strides, values, labels and workspaces it is
+//! given: it works or says what is wrong. Sizes are small or astronomic: what lies between would only take
+//! long.
 
 use half::f16;
 use multimix::sampler::{self, Domain, Gamma, Stream};

@@ -1,9 +1,10 @@
-//! How much memory calls take, by an allocator that counts: the loss does not grow with n, `_into` calls live on their workspace, and
-//! the workspace they ask for is what they need.
+//! How much memory calls take, by an allocator that counts: the loss does not grow with n, `_into` calls live
+//! on their workspace, and the workspace they ask for is what they need.
 //!
 //! The counters are the whole process's, so each test has a process to itself.
 //!
-//! The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a million mixtures.
+//! The routine sizes are small. `MULTIMIX_MEMORY_FULL=1` runs the loss at b = 128, r = 16, c = 100 with a
+//! million mixtures.
 
 use multimix::{
     Alpha, AttentionBackwardCall, AttentionCall, AttentionInput, AttentionOptions, AttentionOutputs, Error,
@@ -65,7 +66,7 @@ fn peak_of_loss([b, r, c]: [usize; 3], n: usize) -> usize {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let run = |n| {
         let mixing = Mixing::dirichlet(n, Alpha::PAPER).seed(1);
-        pool.install(|| cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap())
+        pool.install(|| cpu::loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap())
     };
     run(n.min(20_000)); // what threads and the product's library allocate once
     let start = Instant::now();
@@ -88,7 +89,8 @@ fn assert_constant_memory(sizes: [usize; 3], few: usize) {
 #[test]
 fn a_million_mixtures_take_no_more_memory_than_some_thousand() {
     alone("memory::a_million_mixtures_take_no_more_memory_than_some_thousand", || {
-        // Tiles and the items of a position reach their full sizes at some hundred mixtures for a large problem, later for a small one.
+        // Tiles and the items of a position reach their full sizes at some hundred mixtures for a large
+        // problem, later for a small one.
         assert_constant_memory([16, 2, 10], 20_000);
         if std::env::var_os("MULTIMIX_MEMORY_FULL").is_some() {
             assert_constant_memory([128, 16, 100], 1000);
@@ -97,8 +99,8 @@ fn a_million_mixtures_take_no_more_memory_than_some_thousand() {
 }
 
 const THREADS: usize = 3;
-/// What a call may allocate beside its workspace: the bookkeeping of threads, scratch of single columns, and for each thread what the
-/// product's library packs operands into, which caches bound and not the problem.
+/// What a call may allocate beside its workspace: the bookkeeping of threads, scratch of single columns, and
+/// for each thread what the product's library packs operands into, which caches bound and not the problem.
 const BOOKKEEPING: usize = (64 + THREADS * 128) * 1024;
 
 /// Runs a call with exactly the workspace it asks for, and with one byte less.

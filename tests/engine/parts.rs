@@ -1,4 +1,5 @@
-//! Parts of a call drawn apart, by positions or by columns, are the whole bit for bit: weights, mixtures and the losses of single mixtures.
+//! Parts of a call drawn apart, by positions or by columns, are the whole bit for bit: weights, mixtures and
+//! the losses of single mixtures.
 
 use multimix::reference::{self, Sizes};
 use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, partner, settle};
@@ -14,7 +15,8 @@ use std::ops::Range;
 
 /// Sizes and places stay within this.
 const LIMIT: usize = 1 << 31;
-/// The most examples for which mixtures are bit for bit those of the whole: the products cut the sums of more.
+/// The most examples for which mixtures are bit for bit those of the whole: the products cut the sums of
+/// more.
 const LARGEST: usize = 512;
 
 fn config() -> ProptestConfig {
@@ -198,7 +200,8 @@ impl Problem {
         self.explicit.then(weights)
     }
 
-    /// A part's Λ (r, b, n) by the reference, from draws at the places that the definition of the sampler gives them.
+    /// A part's Λ (r, b, n) by the reference, from draws at the places that the definition of the sampler
+    /// gives them.
     fn reference(&self, part: &[Range<usize>; 2]) -> Vec<f64> {
         let (mixing, b) = (self.mixing_of(part), self.sizes.b);
         let sizes = Sizes { b, r: part[0].len(), n: mixing.n, ..Sizes::default() };
@@ -302,7 +305,7 @@ fn a_batch_that_is_cut_keeps_its_permutation() {
     let (b, n, seed) = (6, 10, 4);
     let of = |first, n| {
         let mixing = Mixing::pair(n, Alpha::PAPER, Factor::PerBatch).seed(seed).first_column(first);
-        cpu::weights(&mixing, &WeightsInput { b, r: 1, attention: None }).unwrap().matrix
+        cpu::weights(mixing, &WeightsInput { b, r: 1, attention: None }).unwrap().matrix
     };
     let whole = of(0, n);
     for first in 1..n {

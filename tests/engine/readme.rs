@@ -132,7 +132,7 @@ fn cpu() -> Result<()> {
     };
     let mixing = Mixing::dirichlet(1000, Alpha::PAPER).seed(7).step(0); // count step up as you train
     // loss.logits is dS (b, r, c): hand it to your autograd.
-    let loss = cpu::loss(&mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
+    let loss = cpu::loss(mixing, &input, &LossOptions::default(), Want::Gradients(1.0))?;
     assert!((loss.value - 3f32.ln()).abs() < 1e-5); // even logits: log c, whatever is mixed
     // end
     assert_shown(include_str!("readme.rs"), "cpu");

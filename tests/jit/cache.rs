@@ -1,4 +1,5 @@
-//! The run-time compiler: single flight, the disk cache and what may happen to it, errors with the compiler's words.
+//! The run-time compiler: single flight, the disk cache and what may happen to it, errors with the compiler's
+//! words.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

@@ -1,4 +1,5 @@
-//! Parameter structs stand twice: in the kernels, and in Rust. Both texts are read, and names, order, offsets and sizes compared.
+//! Parameter structs stand twice: in the kernels, and in Rust. Both texts are read, and names, order, offsets
+//! and sizes compared.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -147,8 +148,9 @@ pub fn parameter_structs_are_those_of_the_kernels() {
         let ((mine, end, align), (other, ..)) = (layout(&ours, fields), layout(&theirs, kernel));
         assert_eq!(mine, other, "the offsets of {name}");
         assert_eq!(end, end.next_multiple_of(align), "{name} ends in padding that has no name");
-        let compiled = asserted.get(name).unwrap_or_else(|| panic!("no kernel asserts the size of {name}"));
-        assert_eq!(end, *compiled, "the size of {name}");
+        // What is a part of others counts in theirs.
+        let compiled = asserted.get(name).copied().or((!name.ends_with("Params")).then_some(end));
+        assert_eq!(Some(end), compiled, "the size of {name}, as the kernel asserts it");
     }
     println!("{} parameter structs, {} fields", ours.len(), ours.values().map(Vec::len).sum::<usize>());
 }

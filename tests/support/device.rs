@@ -63,7 +63,8 @@ fn each_capability() -> ExitCode {
     all
 }
 
-/// A device of a capability, 80 for 8.0, whose blocks may have so many KiB of shared memory: for what is planned without one.
+/// A device of a capability, 80 for 8.0, whose blocks may have so many KiB of shared memory: for what is
+/// planned without one.
 pub fn described(capability: u32, kib: u32) -> DeviceInfo {
     DeviceInfo {
         name: format!("sm_{capability}"),
@@ -104,15 +105,16 @@ fn open() -> Result<Device, String> {
     Ok(Device { engine, stream, virtual_gpu })
 }
 
-/// Whether a driver that the loader finds is a real one and has a device. It is closed again, so that the virtual one can take its
-/// place.
+/// Whether a driver that the loader finds is a real one and has a device. It is closed again, so that the
+/// virtual one can take its place.
 fn real_device() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| ["libcuda.so.1", "libcuda.so"].iter().any(|name| counts_devices(name)))
 }
 
 fn counts_devices(library: &str) -> bool {
-    // SAFETY: of the first name only the address is used; the two functions have these types in every release of the driver, and no preconditions.
+    // SAFETY: of the first name only the address is used; the two functions have these types in every release
+    // of the driver, and no preconditions.
     unsafe {
         let Ok(driver) = libloading::Library::new(library) else { return false };
         if driver.get::<unsafe extern "C" fn()>(b"vgpu_version\0").is_ok() {

@@ -1,5 +1,5 @@
-//! Problems in f64, as `multimix::reference` takes them: of any [`Problem`](super::problem::Problem), and small random ones; and numerical
-//! derivatives.
+//! Problems in f64, as `multimix::reference` takes them: of any [`Problem`](super::problem::Problem), and
+//! small random ones; and numerical derivatives.
 
 use multimix::reference::{
     self, Attention, AttentionGradient, Classifier, Loss, LossGradient, LossInputs, MixInputs, Sizes,
@@ -154,8 +154,8 @@ pub fn numeric_gradient(x: &[f64], step: impl Fn(f64) -> f64, f: impl Fn(&[f64])
         .collect()
 }
 
-/// The derivative from above along one variable, for a variable at the end of its range: forward differences at h, h/2,
-/// ..., extrapolated to h = 0; the error is of order h⁶.
+/// The derivative from above along one variable, for a variable at the end of its range: forward differences
+/// at h, h/2, ..., extrapolated to h = 0; the error is of order h⁶.
 pub fn numeric_derivative_from_above(x: &[f64], at: usize, h: f64, f: impl Fn(&[f64]) -> f64) -> f64 {
     let mut table: Vec<f64> = (0..6)
         .map(|level| {
@@ -174,8 +174,8 @@ pub fn numeric_derivative_from_above(x: &[f64], at: usize, h: f64, f: impl Fn(&[
     table[0]
 }
 
-/// Relative error at most 1e-6 in every element; elements far below the largest, where the differences hold nothing but
-/// rounding, are measured against a thousandth of the largest.
+/// Relative error at most 1e-6 in every element; elements far below the largest, where the differences hold
+/// nothing but rounding, are measured against a thousandth of the largest.
 pub fn assert_gradient(name: &str, gradient: &[f64], numeric: &[f64]) {
     assert_eq!(gradient.len(), numeric.len(), "{name}");
     let largest = numeric.iter().fold(0.0f64, |max, g| max.max(g.abs()));

@@ -12,8 +12,9 @@ use super::strided::Strided;
 
 pub const MASKED: f32 = f32::NEG_INFINITY;
 
-/// Every generator, kind of target and share of masked classes in turn. Half of the problems mask no label of the mini-batch. Logits are whole
-/// eighths, which every storage type holds; explicit weights are mostly zero.
+/// Every generator, kind of target and share of masked classes in turn. Half of the problems mask no label of
+/// the mini-batch. Logits are whole eighths, which every storage type holds; explicit weights are mostly
+/// zero.
 pub fn masked<T: Element>(index: u64) -> Problem<T> {
     let rng = &mut ChaCha8Rng::seed_from_u64(0x51_2e5 << 32 | index);
     let mut size = |most: usize| rng.random_range(1..=most);

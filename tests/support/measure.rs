@@ -1,9 +1,10 @@
-//! How far an engine's results lie from the reference, and how far they may: at most twice as far as those of a plain implementation of the
-//! same precision.
+//! How far an engine's results lie from the reference, and how far they may: at most twice as far as those of
+//! a plain implementation of the same precision.
 //!
-//! A [`Ledger`] does so element by element. Errors are measured in units of what is to be expected: the standard deviation that
-//! [`Tracked`] gives each element of the plain implementation's result, with one rounding of the result itself added. On that scale elements of all sizes count alike.
-//! [`check`] does so for an array as a whole, where products take rounded operands, which [`Tracked`] does not know.
+//! A [`Ledger`] does so element by element. Errors are measured in units of what is to be expected: the
+//! standard deviation that [`Tracked`] gives each element of the plain implementation's result, with one
+//! rounding of the result itself added. On that scale elements of all sizes count alike. [`check`] does so
+//! for an array as a whole, where products take rounded operands, which [`Tracked`] does not know.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +15,14 @@ use super::real::Tracked;
 
 /// The engine may err by at most so many times the error of the plain implementation ...
 const TIMES_PLAIN: f64 = 2.0;
-/// ... which counts as so many units at least, as much as the largest of some hundred errors may be expected to be. The plain implementation
-/// may be lucky, and errs by nothing where a column has a single weight: dividing that by itself is exact, multiplying it by a rounded
-/// reciprocal, as the engines do, is not. Over all problems together ([`Ledger::conclude`]) nothing is granted for luck.
+/// ... which counts as so many units at least, as much as the largest of some hundred errors may be expected
+/// to be. The plain implementation may be lucky, and errs by nothing where a column has a single weight:
+/// dividing that by itself is exact, multiplying it by a rounded reciprocal, as the engines do, is not. Over
+/// all problems together ([`Ledger::conclude`]) nothing is granted for luck.
 const LUCK: f64 = 3.0;
 
-/// What is so small counts as nothing: exponentials below 2^-125 are zero in the engines, and are multiplied by up to 2^10 here.
+/// What is so small counts as nothing: exponentials below 2^-125 are zero in the engines, and are multiplied
+/// by up to 2^10 here.
 const TINY: f64 = 1e-34;
 
 /// What an engine computed for one op, and what it is judged by.
@@ -172,14 +175,16 @@ fn to_tf32(value: f32) -> f32 {
     if value.is_finite() { f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff) } else { value }
 }
 
-/// Checks that `given` is as near to `exact` as `plain` is, within a factor of two; `unit` is one rounding at the end.
+/// Checks that `given` is as near to `exact` as `plain` is, within a factor of two; `unit` is one rounding at
+/// the end.
 ///
 /// The measure is the largest error of the array, against the largest value: arrays are checked whole.
 pub fn check(what: &str, given: &[f32], plain: &[f32], exact: &[f64], unit: f64) {
     check_at(what, given, plain, exact, unit, 0.0);
 }
 
-/// The same for results that are differences of values as large as `terms`: where these cancel, four roundings to f32 of those stay.
+/// The same for results that are differences of values as large as `terms`: where these cancel, four
+/// roundings to f32 of those stay.
 pub fn check_at(what: &str, given: &[f32], plain: &[f32], exact: &[f64], unit: f64, terms: f64) {
     assert_eq!((given.len(), plain.len()), (exact.len(), exact.len()), "{what}: lengths");
     let scale = exact.iter().fold(0f64, |largest, x| largest.max(x.abs()));
@@ -228,7 +233,8 @@ pub fn assert_close(name: &str, given: &[f32], wanted: &[f64], tolerance: f64) {
     }
 }
 
-/// Within `tolerance` of the largest that f32 holds, to the unit of subnormal results; infinite where f32 does not hold the value.
+/// Within `tolerance` of the largest that f32 holds, to the unit of subnormal results; infinite where f32
+/// does not hold the value.
 pub fn assert_held<T: Element>(name: &str, given: &[T], wanted: &[f64], tolerance: f64) {
     let (most, unit) = (f64::from(f32::MAX), if T::DTYPE == Dtype::Bf16 { 1e-40 } else { 1e-43 });
     let largest = wanted.iter().fold(0f64, |largest, x| largest.max(x.abs())).min(most);

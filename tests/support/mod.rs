@@ -1,5 +1,5 @@
-//! What the four test binaries share: random problems in any memory order, a plain implementation to measure errors against, and the
-//! measure; devices, NVRTC, and a harness that reports what it could not test.
+//! What the four test binaries share: random problems in any memory order, a plain implementation to measure
+//! errors against, and the measure; devices, NVRTC, and a harness that reports what it could not test.
 
 #![allow(dead_code, unused_imports, unused_macros)] // Each binary uses its part.
 

@@ -32,7 +32,8 @@ pub fn any() -> Option<PathBuf> {
     located.ok().map(|nvrtc| nvrtc.path().to_path_buf()).or_else(|| fetched().into_iter().next())
 }
 
-/// Makes NVRTC known to the library, as a user does by `MULTIMIX_NVRTC`, where it would not be found otherwise.
+/// Makes NVRTC known to the library, as a user does by `MULTIMIX_NVRTC`, where it would not be found
+/// otherwise.
 ///
 /// To be called first in `main`, while there is one thread.
 pub fn provide() -> bool {

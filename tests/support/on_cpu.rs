@@ -1,4 +1,5 @@
-//! The CPU engine on a [`Problem`], through outputs in any memory order: NaN where nothing is written, and nothing but elements is.
+//! The CPU engine on a [`Problem`], through outputs in any memory order: NaN where nothing is written, and
+//! nothing but elements is.
 
 use multimix::reference::Sizes;
 use multimix::{

@@ -1,8 +1,9 @@
-//! A plain implementation: straight loops, every sum in order, nothing fused. Run in f32 it sets the error that the engine is
-//! judged by; run in [`Tracked`](super::real::Tracked) it tells how large such errors are to be expected.
+//! A plain implementation: straight loops, every sum in order, nothing fused. Run in f32 it sets the error
+//! that the engine is judged by; run in [`Tracked`](super::real::Tracked) it tells how large such errors are
+//! to be expected.
 //!
-//! The one thing it is careful about is the scale of attention, taken out by a power of two at each position: without that, it
-//! would lose everything where products are subnormal, and be no measure.
+//! The one thing it is careful about is the scale of attention, taken out by a power of two at each position:
+//! without that, it would lose everything where products are subnormal, and be no measure.
 
 #![allow(clippy::needless_range_loop)] // loops run over indices as the equations do
 
@@ -105,7 +106,8 @@ impl Inputs {
         (Some(attention), scales)
     }
 
-    /// out (n, r, width) = Σ_i M̂_ik x_i at each position; equations (7) and (8). `at` tells where x[i, j, ·] starts.
+    /// out (n, r, width) = Σ_i M̂_ik x_i at each position; equations (7) and (8). `at` tells where x[i, j, ·]
+    /// starts.
     fn mixed<R: Real>(
         &self,
         mix: &Mix<R>,
@@ -157,7 +159,8 @@ impl Inputs {
         out
     }
 
-    /// da (b, r) from dM̂ (r, b, n) and ds (r, n) on the scale of the mix: da_i = Σ_k Λ_ik ((dM̂_ik − Σ_l M̂_lk dM̂_lk) / s_k + ds_k).
+    /// da (b, r) from dM̂ (r, b, n) and ds (r, n) on the scale of the mix: da_i = Σ_k Λ_ik ((dM̂_ik − Σ_l
+    /// M̂_lk dM̂_lk) / s_k + ds_k).
     fn attention_gradient<R: Real>(&self, mix: &Mix<R>, d_matrix: &[R], d_mass: Option<&[R]>) -> Vec<R> {
         let Sizes { b, r, n, .. } = self.sizes;
         let mut out = vec![R::of(0.0); b * r];

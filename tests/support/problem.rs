@@ -1,5 +1,5 @@
-//! A problem: all that the ops may be given, whatever the engine. Tests draw them by [`usual`](super::usual), [`tiles`](super::tiles) and
-//! [`masked`](super::masked).
+//! A problem: all that the ops may be given, whatever the engine. Tests draw them by [`usual`](super::usual),
+//! [`tiles`](super::tiles) and [`masked`](super::masked).
 
 use multimix::reference::{Sizes, normalise_weights};
 use multimix::{
@@ -20,7 +20,8 @@ pub struct Problem<T> {
     /// Says which problem it is, for messages.
     pub name: String,
     pub sizes: Sizes,
-    /// How many columns, and how they are drawn where there are no explicit weights; what empty maps count for either way.
+    /// How many columns, and how they are drawn where there are no explicit weights; what empty maps count
+    /// for either way.
     pub mixing: Mixing,
     pub features: Strided<T, 3>,
     pub logits: Strided<T, 3>,

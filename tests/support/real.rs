@@ -1,4 +1,5 @@
-//! The numbers that the plain implementation is written for: f32, and f64 that keeps account of what f32 would have rounded.
+//! The numbers that the plain implementation is written for: f32, and f64 that keeps account of what f32
+//! would have rounded.
 
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -29,9 +30,10 @@ impl Real for f32 {
     }
 }
 
-/// An exact value with the standard deviation of the error that it would carry had every operation so far rounded to f32:
-/// a statistical running error analysis. Roundings count as independent and uniform within half a unit in the last place;
-/// a result that f32 can hold counts as exact, save a quotient: whoever multiplies by a reciprocal rounds twice, also where dividing is exact.
+/// An exact value with the standard deviation of the error that it would carry had every operation so far
+/// rounded to f32: a statistical running error analysis. Roundings count as independent and uniform within
+/// half a unit in the last place; a result that f32 can hold counts as exact, save a quotient: whoever
+/// multiplies by a reciprocal rounds twice, also where dividing is exact.
 #[derive(Clone, Copy, Debug)]
 pub struct Tracked {
     pub value: f64,
@@ -59,7 +61,8 @@ impl Tracked {
     }
 }
 
-/// A rounding error is uniform within half a unit in the last place, so its variance is a twelfth of the unit's square.
+/// A rounding error is uniform within half a unit in the last place, so its variance is a twelfth of the
+/// unit's square.
 fn rounding_variance(value: f64, precision: i32, smallest: i32) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;

@@ -1,9 +1,11 @@
-//! Statistical tests with fixed significance, and the exact transform that the sampler's f32 arithmetic approximates.
+//! Statistical tests with fixed significance, and the exact transform that the sampler's f32 arithmetic
+//! approximates.
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 use statrs::function::gamma::{gamma_lr, ln_gamma};
 
-/// P(G <= 2^`log2`) for G ~ Gamma(`alpha`, 1). Near zero by the first terms of its series: there the library gives 0.
+/// P(G <= 2^`log2`) for G ~ Gamma(`alpha`, 1). Near zero by the first terms of its series: there the library
+/// gives 0.
 pub fn gamma_cdf(alpha: f64, log2: f64) -> f64 {
     let ln = log2 * std::f64::consts::LN_2;
     if ln < -14.0 {
@@ -40,8 +42,8 @@ pub fn assert_near(name: &str, values: impl Iterator<Item = f64>, expected: f64)
     );
 }
 
-/// Pairs of uniforms are independent: no correlation (four and a half standard errors), and the counts of 16 x 16 bins as chi-square has
-/// them (significance 1e-4).
+/// Pairs of uniforms are independent: no correlation (four and a half standard errors), and the counts of 16
+/// x 16 bins as chi-square has them (significance 1e-4).
 pub fn assert_independent(name: &str, pairs: Vec<(f64, f64)>) {
     const BINS: usize = 16;
     let n = pairs.len() as f64;
@@ -70,7 +72,8 @@ fn unit(word: u32) -> f64 {
     (f64::from(word >> 9) + 0.5) * 2f64.powi(-23)
 }
 
-/// One attempt of the sampler's documented transform, in f64 with the standard library's functions; none where it rejects.
+/// One attempt of the sampler's documented transform, in f64 with the standard library's functions; none
+/// where it rejects.
 pub fn exact_attempt(alpha: f64, words: [u32; 4], odd: bool) -> Option<Exact> {
     let u = unit(words[2 + usize::from(odd)]);
     if alpha == 1.0 {

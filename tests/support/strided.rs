@@ -1,5 +1,5 @@
-//! Arrays in memory orders that callers have: any axis finest, gaps between neighbours, a slice of something larger, or the
-//! same values seen many times.
+//! Arrays in memory orders that callers have: any axis finest, gaps between neighbours, a slice of something
+//! larger, or the same values seen many times.
 
 use multimix::{Element, Layout, View, ViewMut};
 use rand::Rng;

@@ -1,4 +1,5 @@
-//! Problems for kernels: sizes on and off their tiles, all generators, layouts with gaps and in either order, with NaN in the gaps.
+//! Problems for kernels: sizes on and off their tiles, all generators, layouts with gaps and in either order,
+//! with NaN in the gaps.
 
 use multimix::reference::Sizes;
 use multimix::{
@@ -117,7 +118,8 @@ fn uniform<T: Element, const N: usize>(
     Strided::in_layout(layout, T::from_f32(f32::NAN), |_| T::from_f32(rng.random_range(range.clone())))
 }
 
-/// Of every position or of one for all. Every column needs a positive weight: zeros only where there are many others.
+/// Of every position or of one for all. Every column needs a positive weight: zeros only where there are many
+/// others.
 fn weights(rng: &mut ChaCha8Rng, [r, b, n]: [usize; 3]) -> Strided<f32, 3> {
     let positions = pick(rng, &[r, 1]);
     let (layout, zeros) = (layout(rng, [positions, b, n]), if b > 60 { 0.2 } else { 0.0 });

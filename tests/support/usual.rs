@@ -1,4 +1,5 @@
-//! Usual problems, with NaN in the gaps of their arrays: sizes, memory order, storage type, generator, attention, targets and options all vary.
+//! Usual problems, with NaN in the gaps of their arrays: sizes, memory order, storage type, generator,
+//! attention, targets and options all vary.
 
 use multimix::reference::Sizes;
 use multimix::{Alpha, AttentionOptions, Element, Factor, LossOptions, Mixing, Normalise, Query, Reduction};
@@ -8,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use super::problem::Problem;
 use super::strided::{Strided, unravel};
 
-/// Problem `index` of the run of `seed`. Columns whose mass lies at the threshold below which it counts as none are avoided:
-/// there the engine's scale of attention decides, which the reference does not have.
+/// Problem `index` of the run of `seed`. Columns whose mass lies at the threshold below which it counts as
+/// none are avoided: there the engine's scale of attention decides, which the reference does not have.
 pub fn usual<T: Element>(seed: u64, index: u64) -> Problem<T> {
     (0..)
         .map(|attempt| build(ChaCha8Rng::seed_from_u64(seed ^ (index << 8) ^ (attempt << 32)), index))
@@ -76,8 +77,8 @@ fn build<T: Element>(mut rng: ChaCha8Rng, index: u64) -> Problem<T> {
     }
 }
 
-/// Mostly small and odd; now and then many examples (sums of several runs), many columns (several panels, several items per
-/// position) or many positions.
+/// Mostly small and odd; now and then many examples (sums of several runs), many columns (several panels,
+/// several items per position) or many positions.
 fn sizes(rng: &mut ChaCha8Rng, index: u64) -> Sizes {
     let mut up_to = |most: f64| rng.random_range(0.0..(most + 0.99).ln()).exp() as usize;
     match index % 10 {

@@ -1,8 +1,9 @@
 //! How many thread instructions the virtual GPU executes per second, and what its checks cost.
 //!
-//! `cargo bench -p vgpu`. Each kernel runs five times with all checks and without the optional ones, turn about; the
-//! fastest run of each counts. `VGPU_THREADS` sets the host threads. Rates are given per second of wall time and per
-//! second of CPU time of one core: the latter do not suffer from what else the machine does.
+//! `cargo bench -p vgpu`. Each kernel runs five times with all checks and without the optional ones, turn
+//! about; the fastest run of each counts. `VGPU_THREADS` sets the host threads. Rates are given per second of
+//! wall time and per second of CPU time of one core: the latter do not suffer from what else the machine
+//! does.
 
 use cpu_time::ProcessTime;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The architectures that the device can have: limits and rates.
 
-/// Limits of a compute capability (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"), and
-/// the size of a usual device that has it.
+/// Limits of a compute capability (CUDA C++ Programming Guide, "Technical Specifications per Compute
+/// Capability"), and the size of a usual device that has it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Architecture {
     pub capability: (u32, u32),
@@ -24,12 +24,12 @@ pub(crate) struct Architecture {
     pub clock_khz: u32,
     /// Single- to double-precision throughput.
     pub f32_to_f64: u32,
-    /// Lanes of a multiprocessor that make an f32 FMA, or integer operation, each clock ("Throughput of Native Arithmetic
-    /// Instructions").
+    /// Lanes of a multiprocessor that make an f32 FMA, or integer operation, each clock ("Throughput of
+    /// Native Arithmetic Instructions").
     pub f32_lanes: u32,
     pub integer_lanes: u32,
-    /// Operations of a multiprocessor's tensor cores each clock, on dense 16-bit operands with sums in f32 (from the peak in the
-    /// device's data sheet); 0 where no figure for `mma` is known.
+    /// Operations of a multiprocessor's tensor cores each clock, on dense 16-bit operands with sums in f32
+    /// (from the peak in the device's data sheet); 0 where no figure for `mma` is known.
     pub tensor_flops: u32,
 }
 

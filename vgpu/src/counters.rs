@@ -164,7 +164,8 @@ pub struct Counters {
     pub f64_flops: u64,
     /// Operations of matrix instructions (`2 m n k` each).
     pub tensor_flops: u64,
-    /// The same in operations on 16 bits, by the rate of tensor cores: those on tf32 count twice, on 8 bits half; f64 is left out.
+    /// The same in operations on 16 bits, by the rate of tensor cores: those on tf32 count twice, on 8 bits
+    /// half; f64 is left out.
     pub tensor_work: u64,
     /// Block barriers, per warp.
     pub barriers: u64,

@@ -1,7 +1,7 @@
 //! A virtual GPU: executes PTX on the CPU, strictly.
 //!
-//! [`program::Module`] loads PTX text, [`exec::launch`] runs a kernel of it on [`memory::GlobalMemory`]; the driver
-//! API over them is what the shared library exports.
+//! [`program::Module`] loads PTX text, [`exec::launch`] runs a kernel of it on [`memory::GlobalMemory`]; the
+//! driver API over them is what the shared library exports.
 
 mod architecture;
 pub mod arith;

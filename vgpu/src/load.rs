@@ -1,8 +1,8 @@
 //! Explicit loading of the virtual driver into a process, for tests and benches.
 //!
-//! A program opens the driver by name (`dlopen("libcuda.so")`). [`load`] opens this crate's shared library first, by
-//! path. Its SONAME is `libcuda.so`, so from then on that name means it, and no environment variable is needed. Only
-//! this call does so: where it is not made, a real driver is what is found.
+//! A program opens the driver by name (`dlopen("libcuda.so")`). [`load`] opens this crate's shared library
+//! first, by path. Its SONAME is `libcuda.so`, so from then on that name means it, and no environment
+//! variable is needed. Only this call does so: where it is not made, a real driver is what is found.
 //!
 //! ```no_run
 //! let gpu = vgpu::load()?;
@@ -13,8 +13,8 @@
 //! # Ok::<(), vgpu::LoadError>(())
 //! ```
 //!
-//! The functions called are those of the shared library. This crate as a Rust library holds the same driver a second
-//! time, which nobody opens.
+//! The functions called are those of the shared library. This crate as a Rust library holds the same driver a
+//! second time, which nobody opens.
 
 use std::env;
 use std::ffi::{CStr, CString, c_char};
@@ -57,9 +57,9 @@ pub struct VirtualGpu {
 /// Name of the file that cargo builds.
 const FILE: &str = "libvgpu.so";
 
-/// Where the shared library is: the file that `VGPU_LIBRARY` names, else `libvgpu.so` beside the running executable or
-/// in the folder above it (where cargo puts it for tests and for examples), else `vgpu/libcuda.so` in cargo's target
-/// folder (where `cargo xtask vgpu` installs it).
+/// Where the shared library is: the file that `VGPU_LIBRARY` names, else `libvgpu.so` beside the running
+/// executable or in the folder above it (where cargo puts it for tests and for examples), else
+/// `vgpu/libcuda.so` in cargo's target folder (where `cargo xtask vgpu` installs it).
 ///
 /// # Errors
 /// [`LoadError::NotFound`] with all places that were tried.
@@ -124,8 +124,8 @@ impl VirtualGpu {
         self.function::<extern "C" fn()>(c"vgpu_counters_reset")();
     }
 
-    /// Counters of the launches that ended since the last [`reset`](Self::reset), oldest first. Synchronise before:
-    /// a launch that still runs is not among them.
+    /// Counters of the launches that ended since the last [`reset`](Self::reset), oldest first. Synchronise
+    /// before: a launch that still runs is not among them.
     ///
     /// # Panics
     /// There were so many launches (65536) that the oldest were dropped: reset in between.
@@ -141,7 +141,8 @@ impl VirtualGpu {
         Some(self.text(c"vgpu_fault")).filter(|report| !report.is_empty())
     }
 
-    /// Sets what the environment variable `VGPU_<NAME>` sets. Properties of the device can be set before `cuInit` only.
+    /// Sets what the environment variable `VGPU_<NAME>` sets. Properties of the device can be set before
+    /// `cuInit` only.
     ///
     /// # Errors
     /// The `CUresult`: 1 for a name or value that is none, 401 for a property of the device after `cuInit`.

@@ -1,9 +1,10 @@
 //! Bounds on the time of launches, from their counts: modelled, not measured.
 //!
-//! Each unit of a device is taken to do its part of the work at full rate on all multiprocessors, while nothing waits; the slowest
-//! one's time is the bound. A launch comes near it where enough warps hide every latency. The model is of the counts: PTX
-//! instructions stand for machine instructions, of which the assembler makes fewer or more, and memory is taken to be cold, each
-//! sector that a launch touches going to or coming from it once.
+//! Each unit of a device is taken to do its part of the work at full rate on all multiprocessors, while
+//! nothing waits; the slowest one's time is the bound. A launch comes near it where enough warps hide every
+//! latency. The model is of the counts: PTX instructions stand for machine instructions, of which the
+//! assembler makes fewer or more, and memory is taken to be cold, each sector that a launch touches going to
+//! or coming from it once.
 //!
 //! ```
 //! use vgpu::counters::{Counters, Traffic};
@@ -34,7 +35,8 @@ pub enum Unit {
     Special,
     /// Matrix instructions; no time where the device's rate is not known.
     Tensor,
-    /// Wavefronts of shared memory, one a clock, and sectors of global memory, four a clock: both pass the L1 cache's data path.
+    /// Wavefronts of shared memory, one a clock, and sectors of global memory, four a clock: both pass the L1
+    /// cache's data path.
     L1,
     /// Bytes of the device's memory.
     Memory,

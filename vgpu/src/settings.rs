@@ -68,8 +68,8 @@ pub struct Settings {
     pub threads: usize,
     /// Warp instructions after which a launch is ended as timed out; `None` lets it run for ever.
     pub instruction_limit: Option<u64>,
-    /// Whether kernels run at all. Without it a launch is checked and then forgotten, so that what a program does around its
-    /// launches can be timed.
+    /// Whether kernels run at all. Without it a launch is checked and then forgotten, so that what a program
+    /// does around its launches can be timed.
     pub execute: bool,
 }
 
@@ -87,8 +87,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads `VGPU_CHECKS`, `VGPU_SEED`, `VGPU_NOISE` (1 or 0), `VGPU_THREADS`, `VGPU_INSTRUCTION_LIMIT` and `VGPU_EXECUTE` (1 or
-    /// 0) through `variable`; the error names the variable and what is wrong with it.
+    /// Reads `VGPU_CHECKS`, `VGPU_SEED`, `VGPU_NOISE` (1 or 0), `VGPU_THREADS`, `VGPU_INSTRUCTION_LIMIT` and
+    /// `VGPU_EXECUTE` (1 or 0) through `variable`; the error names the variable and what is wrong with it.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         fn number<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Option<T>, String> {
             let Some(text) = text else { return Ok(None) };

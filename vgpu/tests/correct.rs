@@ -176,8 +176,8 @@ fn clocks_advance_with_the_instructions() {
     assert_eq!(gpu.download::<u32>(out, 1), [3]);
 }
 
-/// A warp diverges and meets again in every round of a loop that outlasts the slices in which warps are run. Wherever a slice
-/// ends, also with the later half's arrival, they meet.
+/// A warp diverges and meets again in every round of a loop that outlasts the slices in which warps are run.
+/// Wherever a slice ends, also with the later half's arrival, they meet.
 #[test]
 fn halves_of_a_warp_meet_across_slices() {
     let gpu = Gpu::new();

@@ -1,8 +1,9 @@
 //! cudarc's own unit tests and examples, as they are in its release, on the virtual GPU.
 //!
-//! The sources are those that cargo downloaded for this crate's dependency. They are copied into the target folder, with
-//! a manifest cut down to what needs no library beside the driver and NVRTC, built there once, and each test and each
-//! example is run in a process of its own. What is left out, and why, is in [`EXCLUDED`].
+//! The sources are those that cargo downloaded for this crate's dependency. They are copied into the target
+//! folder, with a manifest cut down to what needs no library beside the driver and NVRTC, built there once,
+//! and each test and each example is run in a process of its own. What is left out, and why, is in
+//! [`EXCLUDED`].
 
 mod nvrtc;
 
@@ -223,7 +224,8 @@ fn compile(folder: &Path) -> (PathBuf, Vec<(String, PathBuf)>) {
     (unit_tests.expect("cargo built the unit tests"), examples)
 }
 
-/// Copies a tree, leaving alone the files that are there and the same, so that nothing is built anew for them.
+/// Copies a tree, leaving alone the files that are there and the same, so that nothing is built anew for
+/// them.
 fn copy_changed(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

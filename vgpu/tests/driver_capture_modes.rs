@@ -1,4 +1,5 @@
-//! What a capture forbids to other threads. A global capture concerns the whole process, so this is the only test here.
+//! What a capture forbids to other threads. A global capture concerns the whole process, so this is the only
+//! test here.
 
 mod driver;
 

@@ -1,4 +1,5 @@
-//! `VGPU_DELAY`: with it, what was not waited for is not there. A setting of the process, so the only test here.
+//! `VGPU_DELAY`: with it, what was not waited for is not there. A setting of the process, so the only test
+//! here.
 
 mod driver;
 

@@ -1,4 +1,5 @@
-//! `VGPU_EXECUTE=0`: launches are checked, and then nothing runs. A setting of the process, so the only test here.
+//! `VGPU_EXECUTE=0`: launches are checked, and then nothing runs. A setting of the process, so the only test
+//! here.
 
 mod driver;
 

@@ -17,8 +17,8 @@ fn is_virtual() -> bool {
 
 const STEP: &str = "VGPU_TEST_STEP";
 
-/// Runs one of the steps below in a process of its own, as a process loads a driver once. It finds libraries where cargo
-/// puts them and nowhere else: in particular not in the folder that `cargo xtask test` adds.
+/// Runs one of the steps below in a process of its own, as a process loads a driver once. It finds libraries
+/// where cargo puts them and nowhere else: in particular not in the folder that `cargo xtask test` adds.
 fn run(step: &str, variables: &[(&str, &str)]) -> bool {
     output(step, variables).status.success()
 }

@@ -1,4 +1,5 @@
-//! Asynchrony: order within and between streams, the null stream, events, host functions, errors that show late.
+//! Asynchrony: order within and between streams, the null stream, events, host functions, errors that show
+//! late.
 
 mod driver;
 

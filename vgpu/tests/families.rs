@@ -1,7 +1,8 @@
 //! What NVRTC emits for every family of intrinsics and language features is known, for each architecture.
 //!
-//! `programs/families.cu` is compiled by NVRTC 12 and 13 for compute_75 to compute_90. Whether the results are right is
-//! for the tests of single instructions; here no kernel may hold an instruction that the virtual GPU does not have.
+//! `programs/families.cu` is compiled by NVRTC 12 and 13 for compute_75 to compute_90. Whether the results
+//! are right is for the tests of single instructions; here no kernel may hold an instruction that the virtual
+//! GPU does not have.
 
 mod nvrtc;
 

@@ -1,4 +1,5 @@
-//! The approximate instructions: corner cases of the ISA's tables, and its error bounds with and without noise.
+//! The approximate instructions: corner cases of the ISA's tables, and its error bounds with and without
+//! noise.
 
 mod isa;
 use half::{bf16, f16};

@@ -4,8 +4,8 @@ mod isa;
 use half::{bf16, f16};
 use isa::*;
 
-/// Applies an operation to a cell of the thread's own that holds `%a0`, with `%a1` (and `%a2`); gives the old value
-/// and what the cell holds afterwards.
+/// Applies an operation to a cell of the thread's own that holds `%a0`, with `%a1` (and `%a2`); gives the old
+/// value and what the cell holds afterwards.
 fn in_place(space: &str, op: &str, width: &str, rows: &[Vec<u64>], expected: impl Fn(&[u64]) -> u64) {
     let bits = &width[1..];
     let operands = (1..rows[0].len()).map(|i| format!(", %a{i}")).collect::<String>();

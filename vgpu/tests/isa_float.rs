@@ -1,4 +1,5 @@
-//! `.f32` and `.f64` instructions. The host's floating-point unit, set to each rounding direction, is the oracle.
+//! `.f32` and `.f64` instructions. The host's floating-point unit, set to each rounding direction, is the
+//! oracle.
 
 mod isa;
 use isa::host::{self, DIRECTIONS};

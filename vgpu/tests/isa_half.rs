@@ -1,5 +1,5 @@
-//! `.f16`, `.f16x2`, `.bf16`, `.bf16x2` instructions. Expectations: double precision, in which sums and products of
-//! 16-bit floats are exact or, for fused operations, checked to be; the `half` crate rounds them.
+//! `.f16`, `.f16x2`, `.bf16`, `.bf16x2` instructions. Expectations: double precision, in which sums and
+//! products of 16-bit floats are exact or, for fused operations, checked to be; the `half` crate rounds them.
 
 mod isa;
 use half::{bf16, f16};
@@ -57,8 +57,8 @@ const KINDS: [Kind; 2] = [
     Kind { name: "bf16", samples: &BRAINS, value: bf16_value, bits: |x| nearest(x, bf16_value, 0x7f80) },
 ];
 
-/// Sums of doubles made of 16-bit floats round twice only when their exponents lie further apart than 53 bits; then
-/// the small one cannot change the 16-bit result except in a tie, which is settled by its sign.
+/// Sums of doubles made of 16-bit floats round twice only when their exponents lie further apart than 53
+/// bits; then the small one cannot change the 16-bit result except in a tie, which is settled by its sign.
 fn sum(a: f64, b: f64) -> f64 {
     let total = a + b;
     let (large, small) = if a.abs() > b.abs() { (a, b) } else { (b, a) };

@@ -1,6 +1,7 @@
 //! `mma.sync`, `wmma`, `ldmatrix`, `stmatrix`, `movmatrix`.
 //!
-//! The layouts are written out per shape from the ISA's formulas; the numbers are small integers, exact everywhere.
+//! The layouts are written out per shape from the ISA's formulas; the numbers are small integers, exact
+//! everywhere.
 
 mod isa;
 use half::{bf16, f16};
@@ -349,14 +350,16 @@ fn stmatrix_undoes_ldmatrix_and_movmatrix_transposes() {
     }
 }
 
-/// `wmma` end to end, the layouts of its fragments being the device's own: A, B, C and D through shared memory.
+/// `wmma` end to end, the layouts of its fragments being the device's own: A, B, C and D through shared
+/// memory.
 #[test]
 fn wmma_of_every_float_shape() {
     for (m, n) in [(16usize, 16usize), (8, 32), (32, 8)] {
         for (a_layout, b_layout, c_layout) in
             [("row", "col", "row"), ("col", "row", "col"), ("row", "row", "col")]
         {
-            // Every thread brings its share of A (m x 16 f16), B (16 x n f16) and C (m x n f32 = 8 words a thread).
+            // Every thread brings its share of A (m x 16 f16), B (16 x n f16) and C (m x n f32 = 8 words a
+            // thread).
             let (a_words, b_words) = (m / 4, n / 4);
             let bytes = |words: usize| 32 * 4 * words;
             let store = |first: usize, count: usize, offset: usize| {

@@ -1,5 +1,5 @@
-//! `ld`, `ldu`, `st` in every space and width, their vectors, hints and orders, generic addresses, 128-bit accesses and
-//! atomics, and memory of the stack.
+//! `ld`, `ldu`, `st` in every space and width, their vectors, hints and orders, generic addresses, 128-bit
+//! accesses and atomics, and memory of the stack.
 
 mod isa;
 mod kernel;
@@ -306,7 +306,8 @@ fn contended_atomics_of_128_bits_lose_nothing() {
 
 #[test]
 fn memory_taken_from_the_stack() {
-    // Each thread takes 8 bytes for each number up to its own, in a loop that gives back what the last round took.
+    // Each thread takes 8 bytes for each number up to its own, in a loop that gives back what the last round
+    // took.
     let text = ".visible .entry k(.param .u64 out)\n{\n\
         .reg .b64 %out, %p, %q, %h, %size, %at; .reg .b32 %n, %i, %sum, %x; .reg .pred %p1;\n\
         ld.param.u64 %out, [out]; mov.u32 %n, %tid.x; mul.wide.u32 %at, %n, 8; add.u64 %out, %out, %at;\n\

@@ -7,8 +7,8 @@ use kernel::{Gpu, HEADER};
 use vgpu::Checks;
 use vgpu::fault::{Fault, FaultKind};
 
-/// A kernel over one pointer: `%tid` in `%r1`, the pointer in `%rd1`, and its element of that thread in `%rd2`. The
-/// first line of `body` is line 16 of the text.
+/// A kernel over one pointer: `%tid` in `%r1`, the pointer in `%rd1`, and its element of that thread in
+/// `%rd2`. The first line of `body` is line 16 of the text.
 fn text(body: &str) -> String {
     format!(
         ".visible .entry k(\n .param .u64 p\n)\n{{\n.reg .pred %p<8>;\n.reg .b32 %r<16>;\n.reg .b64 %rd<16>;\n\
@@ -195,8 +195,8 @@ fn neighbouring_halves_of_a_word_do_not_race() {
     }
 }
 
-/// Addresses of a thread's own element and of its neighbour's, of `bytes` each and `shift` elements on, in global memory
-/// at `%rd5` and `%rd6` and in shared memory at `%r5` and `%r6`: 10 lines.
+/// Addresses of a thread's own element and of its neighbour's, of `bytes` each and `shift` elements on, in
+/// global memory at `%rd5` and `%rd6` and in shared memory at `%r5` and `%r6`: 10 lines.
 fn elements(bytes: u32, shift: u32) -> String {
     format!(
         "add.u32 %r7, %r1, {shift};\nxor.b32 %r8, %r1, 1;\nadd.u32 %r8, %r8, {shift};\n\
@@ -217,7 +217,8 @@ fn parts_of_a_word_race_each_for_itself() {
     for (ty, bytes) in [("u16", 2), ("u8", 1)] {
         for shift in [0, 1] {
             let body = |what: &str| elements(bytes, shift) + &what.replace("TY", ty);
-            // What a neighbour writes, read or overwritten, wants a barrier; each thread's own element does not.
+            // What a neighbour writes, read or overwritten, wants a barrier; each thread's own element does
+            // not.
             for (space, own, other) in [("global", "%rd5", "%rd6"), ("shared", "%r5", "%r6")] {
                 let run = |between: &str, then: &str| {
                     body(&format!("st.{space}.TY [{own}], %r1;\n{between}\n{then}"))

@@ -1,7 +1,8 @@
-//! Brings pinned wheels from PyPI through pip, which checks their hashes, and unpacks them below the target folder.
+//! Brings pinned wheels from PyPI through pip, which checks their hashes, and unpacks them below the target
+//! folder.
 //!
-//! A folder appears under its final name only when everything in it is complete, so what is there is never fetched
-//! again and nothing of this needs a network the second time.
+//! A folder appears under its final name only when everything in it is complete, so what is there is never
+//! fetched again and nothing of this needs a network the second time.
 
 use std::env;
 use std::fs;

@@ -36,7 +36,8 @@ enum Task {
     Toolkit,
     /// Build the virtual GPU and install it as target/vgpu/libcuda.so
     Vgpu,
-    /// Run `cargo test --workspace` on this machine's GPU, else on the virtual one; further arguments go to cargo test
+    /// Run `cargo test --workspace` on this machine's GPU, else on the virtual one; further arguments go to
+    /// cargo test
     Test {
         /// Use the virtual GPU also where there is a real one
         #[arg(long)]
@@ -44,7 +45,8 @@ enum Task {
         #[command(flatten)]
         command: Command,
     },
-    /// Compile every variant of every kernel by all pinned releases (hours, goes on where it was broken off); writes target/variants.md and .csv
+    /// Compile every variant of every kernel by all pinned releases (hours, goes on where it was broken off);
+    /// writes target/variants.md and .csv
     Variants,
     /// Run a command with NVRTC and the virtual GPU on its library path
     Run {

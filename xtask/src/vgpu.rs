@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::environment::{cargo, target_dir};
 use crate::error::Error;
 
-/// Builds `vgpu` in release mode and installs it as `target/vgpu/libcuda.so` (and `.so.1`). Gives that folder.
+/// Builds `vgpu` in release mode and installs it as `target/vgpu/libcuda.so` (and `.so.1`). Gives that
+/// folder.
 pub fn install() -> Result<PathBuf, Error> {
     let target = target_dir();
     let status = cargo()

@@ -84,7 +84,8 @@ impl Finish<'_> {
                 d_logits.iter_mut().zip(bytemuck::cast_slice(next)).for_each(|(sum, value)| *sum += value);
             }
             if !d_logits.is_empty() {
-                // SAFETY: the outputs are borrowed for the whole call and this closure alone writes position j.
+                // SAFETY: the outputs are borrowed for the whole call and this closure alone writes position
+                // j.
                 unsafe { logits.write(d_logits, finite(scale), j) };
             }
             if let (Some((out, layout)), Some(given)) = (&attention, &input.attention) {
@@ -113,8 +114,8 @@ struct AttentionGradient<'a> {
 }
 
 impl AttentionGradient<'_> {
-    /// da_i = scale 2^e (Σ_k (Λ_ik / s_k) (dM̂_ik − Σ_l M̂_lk dM̂_lk) + Σ_k Λ_ik (CE_k − around) − (L_j − around) Σ_k Λ_ik),
-    /// the last two when the reduction weighs by s.
+    /// da_i = scale 2^e (Σ_k (Λ_ik / s_k) (dM̂_ik − Σ_l M̂_lk dM̂_lk) + Σ_k Λ_ik (CE_k − around) − (L_j −
+    /// around) Σ_k Λ_ik), the last two when the reduction weighs by s.
     fn of(&self, i: usize, sums: &WideSums<'_>) -> f32 {
         // A map without mass is no variable; nor does a loss that is infinite have a slope.
         if (0..self.plan.r).all(|j| self.given.get([i, j]) == 0.0) || self.sums.loss.is_infinite() {

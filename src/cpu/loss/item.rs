@@ -33,7 +33,8 @@ impl MixtureOutputs {
         for (out, values, offset) in [(&self.ce, ce, 0.0), (&self.lse, lse, scale.offset)] {
             let Some((out, layout)) = out else { continue };
             for (k, &value) in ks.clone().zip(values) {
-                // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one item.
+                // SAFETY: the output is borrowed for the whole call; column k of position j belongs to one
+                // item.
                 unsafe { out.set(layout.offset([j, k]), value * scale.unit + offset) };
             }
         }
@@ -55,9 +56,9 @@ struct Scale {
 }
 
 impl Scale {
-    /// The offset is the middle of the logits where they lie between half of it and its double, so that taking it off is exact, else nothing:
-    /// loss and gradients do not see what all logits of a position have in common, but rounding does, since the columns of M̂ sum to one only
-    /// nearly.
+    /// The offset is the middle of the logits where they lie between half of it and its double, so that
+    /// taking it off is exact, else nothing: loss and gradients do not see what all logits of a position have
+    /// in common, but rounding does, since the columns of M̂ sum to one only nearly.
     fn of(logits: &[f32]) -> Self {
         let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
         let mut masked = false;
@@ -75,7 +76,8 @@ impl Scale {
         Self { offset, unit, masked }
     }
 
-    /// Brings logits to the scale. A masked class becomes −0, which mixes as nothing and is told by its sign: no other zero is negative.
+    /// Brings logits to the scale. A masked class becomes −0, which mixes as nothing and is told by its sign:
+    /// no other zero is negative.
     fn take(&self, logits: &mut [f32]) {
         let to_units = 1.0 / self.unit;
         for s in logits {
@@ -84,7 +86,8 @@ impl Scale {
     }
 }
 
-/// CE of the mixture that has all examples alike, in units, or nothing where it is not finite. `mean` is scratch for one value per class.
+/// CE of the mixture that has all examples alike, in units, or nothing where it is not finite. `mean` is
+/// scratch for one value per class.
 fn even_mixture_loss(
     position: &[f32],
     unit: f32,
@@ -323,7 +326,8 @@ impl<'a, 's> ItemRun<'a, 's> {
         }
     }
 
-    /// Adds the tile's share of dS and of the sums for da. All on the scale of the sums: column k is Σ E_k / q_k too large.
+    /// Adds the tile's share of dS and of the sums for da. All on the scale of the sums: column k is Σ E_k /
+    /// q_k too large.
     fn backward(&mut self, count: usize) {
         let Plan { b, c, stride, .. } = *self.plan;
         let width = count.next_multiple_of(crate::sampler::tile::LANES);
@@ -341,7 +345,8 @@ impl<'a, 's> ItemRun<'a, 's> {
             values.factor[k] = if weighted { self.slab.mass[k] } else { 1.0 } / values.sum[k];
         }
         if self.plan.attention_gradient {
-            // What is infinite counts for nothing here: the position has no gradient, or the mixture no weight.
+            // What is infinite counts for nothing here: the position has no gradient, or the mixture no
+            // weight.
             values.ce[..count].iter_mut().filter(|ce| ce.is_infinite()).for_each(|ce| *ce = self.around);
             self.attention_backward(count);
         }
@@ -358,8 +363,8 @@ impl<'a, 's> ItemRun<'a, 's> {
         let Plan { b, c, stride, .. } = *self.plan;
         let values = &mut self.values;
         for i in 0..b {
-            // −Σ_y Y_iy log p_yk = t_i lse_k − Σ_y Y_iy S̃_yk, of which the second part is here already, and all of it where classes
-            // are masked.
+            // −Σ_y Y_iy log p_yk = t_i lse_k − Σ_y Y_iy S̃_yk, of which the second part is here already, and
+            // all of it where classes are masked.
             let total = match self.labels {
                 Some(_) => 1.0,
                 None => self.targets[i * c..][..c].iter().sum::<f32>(),

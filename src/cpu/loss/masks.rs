@@ -1,5 +1,6 @@
-//! Masked classes, logits of −∞: what they change in a tile. A class is masked in every mixture in which an example that masks it has weight; its
-//! probability there is 0, and a target on it makes the mixture's loss infinite. An example of weight 0 masks nothing.
+//! Masked classes, logits of −∞: what they change in a tile. A class is masked in every mixture in which an
+//! example that masks it has weight; its probability there is 0, and a target on it makes the mixture's loss
+//! infinite. An example of weight 0 masks nothing.
 
 use super::item::ColumnValues;
 
@@ -26,8 +27,9 @@ pub(super) struct MaskedTile<'a, 's> {
 }
 
 impl MaskedTile<'_, '_> {
-    /// Between the sums of targets and the softmax: masks S̃; Σ Ỹ S̃ is −∞ where a target lies on a masked class. Where attention gets a
-    /// gradient, leaves −Σ_y Y_iy log p_yk over the other classes for each example.
+    /// Between the sums of targets and the softmax: masks S̃; Σ Ỹ S̃ is −∞ where a target lies on a masked
+    /// class. Where attention gets a gradient, leaves −Σ_y Y_iy log p_yk over the other classes for each
+    /// example.
     pub fn apply(&mut self) {
         let ([b, c, count], stride) = (self.shape, self.stride);
         for (at, s) in self.position.iter().enumerate() {
@@ -89,7 +91,8 @@ impl MaskedTile<'_, '_> {
         }
     }
 
-    /// After the softmax, of which a column of masked classes alone has made nothing: log 0 = −∞, and a sum that can be divided by.
+    /// After the softmax, of which a column of masked classes alone has made nothing: log 0 = −∞, and a sum
+    /// that can be divided by.
     pub fn finish(&mut self) {
         for k in 0..self.shape[2] {
             let all_masked = self.values.sum[k] == 0.0;

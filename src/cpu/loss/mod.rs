@@ -1,9 +1,12 @@
-//! The classification loss on mixed logits and targets, forward and backward; equations (5) to (8), never forming Z̃, S̃ or Ỹ whole.
+//! The classification loss on mixed logits and targets, forward and backward; equations (5) to (8), never
+//! forming Z̃, S̃ or Ỹ whole.
 //!
-//! A linear classifier commutes with mixing, so S̃^j = S^j M̂^j holds the logits of the mixed features. Work is cut into items (a position and
-//! a range of its columns), items into panels, panels into tiles that stay in cache. A tile is drawn, normalised, its logits mixed (one product), its loss
-//! and E = exp(S̃ − max) taken; for the gradient, with G_k = q_k (softmax(S̃_k) − Ỹ_k), one more product adds G M̂ᵀ to the item's dS.
-//! How a call is cut depends on the sizes alone, and items are summed in order: the same bits for any number of threads.
+//! A linear classifier commutes with mixing, so S̃^j = S^j M̂^j holds the logits of the mixed features. Work
+//! is cut into items (a position and a range of its columns), items into panels, panels into tiles that stay
+//! in cache. A tile is drawn, normalised, its logits mixed (one product), its loss and E = exp(S̃ − max)
+//! taken; for the gradient, with G_k = q_k (softmax(S̃_k) − Ỹ_k), one more product adds G M̂ᵀ to the item's
+//! dS. How a call is cut depends on the sizes alone, and items are summed in order: the same bits for any
+//! number of threads.
 
 mod finish;
 mod item;
@@ -24,16 +27,17 @@ use finish::{Finish, LogitGradient};
 use item::{ItemRun, MixtureOutputs};
 use plan::Plan;
 
-/// The loss and, in one pass over the same draws, whatever gradients are wanted: those of a factor times the loss, with respect to the
-/// logits and, where it is not detached, attention.
+/// The loss and, in one pass over the same draws, whatever gradients are wanted: those of a factor times the
+/// loss, with respect to the logits and, where it is not detached, attention.
 ///
 /// Scale f16 gradients up by the factor, and down again once they are in f32: a gradient shrinks as 1 /
 /// (b·r), and at b = 128, r = 49 and 200 classes even the largest lies below 6e-5, where f16 begins to lose
 /// digits. A power of two costs no digits.
 ///
 /// # Errors
-/// Shapes that do not fit together, labels that are not below c, attention or weights that are negative or not finite, an α out of range, sizes of 0 or
-/// whose product overflows: an [`Error`](crate::Error) that names the value.
+/// Shapes that do not fit together, labels that are not below c, attention or weights that are negative or
+/// not finite, an α out of range, sizes of 0 or whose product overflows: an [`Error`](crate::Error) that
+/// names the value.
 ///
 /// ```
 /// use multimix::{LossInput, LossOptions, Targets, View, Want, cpu};
@@ -83,7 +87,8 @@ fn check<T: Element>(call: &LossCall<'_, T>) -> Result<()> {
 /// The loss and whatever the outputs ask for, on the caller's memory.
 ///
 /// # Errors
-/// As [`loss()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than [`loss_workspace`] says.
+/// As [`loss()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller
+/// than [`loss_workspace`] says.
 pub fn loss_into<T: Element>(call: &mut LossCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
     check(call)?;
     let plan = &Plan::new(call);

@@ -97,8 +97,8 @@ impl Plan {
         self.gradient && self.splits == 1
     }
 
-    /// Words of the results of an item: its sums, the three sums over columns of attention's gradient, and dS where it is to be
-    /// summed over items.
+    /// Words of the results of an item: its sums, the three sums over columns of attention's gradient, and dS
+    /// where it is to be summed over items.
     pub fn item_words(&self) -> usize {
         let logits = if self.gradient && !self.writes_directly() { self.b * self.c } else { 0 };
         SUM_WORDS + logits + self.attention_sum_words()
@@ -137,7 +137,8 @@ pub(super) struct Sums {
     pub mass: f64,
     /// What CE was summed relative to for the gradient of attention; the same for all items of a position.
     pub around: f64,
-    /// What the position's logits were divided by, a power of two: sums of attention's gradient and `around` are so many times too small.
+    /// What the position's logits were divided by, a power of two: sums of attention's gradient and `around`
+    /// are so many times too small.
     pub unit: f64,
 }
 

@@ -1,4 +1,5 @@
-//! What the loss does with one tile of columns: softmax, label terms and entropy, over a (c, columns) matrix of mixed logits.
+//! What the loss does with one tile of columns: softmax, label terms and entropy, over a (c, columns) matrix
+//! of mixed logits.
 
 use crate::simd::{exp, log2};
 use pulp::{Arch, Simd, WithSimd};
@@ -23,7 +24,8 @@ impl Tile<'_> {
     }
 }
 
-/// fit_k = Σ_i M̂_ik S̃[y_i, k], so that CE_k = lse_k − fit_k. With `negated`, also −S̃[y_i, k] for every example i.
+/// fit_k = Σ_i M̂_ik S̃[y_i, k], so that CE_k = lse_k − fit_k. With `negated`, also −S̃[y_i, k] for every
+/// example i.
 #[pulp::with_simd(label_fit = Arch::new())]
 #[inline(always)]
 pub(super) fn label_fit_simd<'a, S: Simd>(
@@ -72,7 +74,8 @@ pub(super) fn soft_fit_simd<'a, S: Simd>(
     }
 }
 
-/// Replaces S̃ by E = exp(S̃ − max); leaves lse_k = log Σ exp S̃ and the sums Σ E. S̃ and lse are in units of `unit`.
+/// Replaces S̃ by E = exp(S̃ − max); leaves lse_k = log Σ exp S̃ and the sums Σ E. S̃ and lse are in units of
+/// `unit`.
 pub(super) fn exponentials(logits: Tile<'_>, classes: usize, unit: f32, lse: &mut [f32], sum: &mut [f32]) {
     Arch::new().dispatch(Exponentials { logits, classes, unit, lse, sum });
 }

@@ -1,4 +1,5 @@
-//! The gradients of mixing: dZ = dZ̃ M̂ᵀ, dY = Σ_j dỸ^j M̂^jᵀ, and through dM̂ = Zᵀ dZ̃ + Yᵀ dỸ that of attention.
+//! The gradients of mixing: dZ = dZ̃ M̂ᵀ, dY = Σ_j dỸ^j M̂^jᵀ, and through dM̂ = Zᵀ dZ̃ + Yᵀ dỸ that of
+//! attention.
 
 use super::{Cut, OP, check, labels, read_targets};
 use crate::cpu::Cpu;
@@ -103,8 +104,8 @@ impl Plan {
 /// The gradients of mixing into the caller's memory.
 ///
 /// # Errors
-/// As [`mix_backward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is smaller than
-/// [`mix_backward_workspace`] says.
+/// As [`mix_backward`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is
+/// smaller than [`mix_backward_workspace`] says.
 pub fn mix_backward_into<T: Element>(call: &mut MixBackwardCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
     let plan = Plan::new(call)?;
     let mut carve = Carve::new(workers::words(OP, workspace, plan.words())?);

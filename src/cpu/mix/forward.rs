@@ -15,8 +15,8 @@ use crate::view::Layout;
 /// n mixed embeddings at each position, and their targets when targets are given.
 ///
 /// # Errors
-/// Shapes that do not fit together, labels that are not below c, attention or weights that are negative or not finite, an α out of
-/// range, sizes of 0 or whose product overflows.
+/// Shapes that do not fit together, labels that are not below c, attention or weights that are negative or
+/// not finite, an α out of range, sizes of 0 or whose product overflows.
 ///
 /// ```
 /// use multimix::{Alpha, MixInput, Mixing, View, cpu};
@@ -133,7 +133,8 @@ impl<T: Element> Item<'_, T> {
     }
 }
 
-/// Keeps mixtures of values near the end of f32 within the largest of them, where rounding would carry them past it.
+/// Keeps mixtures of values near the end of f32 within the largest of them, where rounding would carry them
+/// past it.
 fn bound(mixed: &mut [f32], largest: f32) {
     if largest.is_finite() && largest > f32::MAX / 2.0 {
         mixed.iter_mut().for_each(|x| *x = x.clamp(-largest, largest));

@@ -1,7 +1,9 @@
-//! Mixed features and targets, equations (7) and (8), and their gradients: the materialised path, for whatever is not a linear head.
+//! Mixed features and targets, equations (7) and (8), and their gradients: the materialised path, for
+//! whatever is not a linear head.
 //!
-//! Work is cut into items (a position and a range of its columns) by the sizes alone, so that results have the same bits for any number of
-//! threads. Forward: a tile of M̂ is drawn and multiplied with the position's features. Backward: the same tile is drawn again.
+//! Work is cut into items (a position and a range of its columns) by the sizes alone, so that results have
+//! the same bits for any number of threads. Forward: a tile of M̂ is drawn and multiplied with the position's
+//! features. Backward: the same tile is drawn again.
 
 mod backward;
 mod forward;

@@ -1,7 +1,7 @@
 //! The functions of an NVRTC library, bound at run time.
 //!
-//! Bound here and not through cudarc, whose loader panics where the library is missing, cannot be told a path, and
-//! offers neither cubins nor virtual headers.
+//! Bound here and not through cudarc, whose loader panics where the library is missing, cannot be told a
+//! path, and offers neither cubins nor virtual headers.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
@@ -57,7 +57,8 @@ pub(super) struct Compiled {
 impl Api {
     /// Loads the library at `path`, or the one that the loader knows by that name. The error says why not.
     pub fn load(path: &Path) -> Result<Self, String> {
-        // SAFETY: NVRTC's initialisers have no preconditions; what else carries its name is the user's own choice.
+        // SAFETY: NVRTC's initialisers have no preconditions; what else carries its name is the user's own
+        // choice.
         let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
         macro_rules! symbol {
             ($name:literal) => {

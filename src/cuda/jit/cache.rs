@@ -27,8 +27,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The folder that the environment names: none where `MULTIMIX_CACHE` is `0` or `off`, else `MULTIMIX_CACHE_DIR`, else `multimix` in
-    /// the user's cache folder.
+    /// The folder that the environment names: none where `MULTIMIX_CACHE` is `0` or `off`, else
+    /// `MULTIMIX_CACHE_DIR`, else `multimix` in the user's cache folder.
     pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
@@ -135,7 +135,8 @@ impl Cache {
         self.replace(&file, text.as_bytes());
     }
 
-    /// Named by the library's path, size and time of change. A bare name has none: the loader decides what it means.
+    /// Named by the library's path, size and time of change. A bare name has none: the loader decides what it
+    /// means.
     fn identity_file(&self, library: &Path) -> Option<PathBuf> {
         let library = fs::canonicalize(library).ok().filter(|_| library.components().count() > 1)?;
         let about = fs::metadata(&library).ok()?;

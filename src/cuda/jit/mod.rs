@@ -1,8 +1,10 @@
-//! Run-time compilation: from the kernels' sources, which are part of this crate, to images that a driver loads.
+//! Run-time compilation: from the kernels' sources, which are part of this crate, to images that a driver
+//! loads.
 //!
-//! [`Nvrtc`] is the compiler, found wherever the toolkit, pip or conda put it. [`Compiler`] asks the [`Cache`] on disk first,
-//! then the compiler, once per program and process however many threads ask. One compilation gives the cubin, the PTX that
-//! serves where a driver refuses the cubin, and ptxas' report on each kernel ([`Resources`]).
+//! [`Nvrtc`] is the compiler, found wherever the toolkit, pip or conda put it. [`Compiler`] asks the
+//! [`Cache`] on disk first, then the compiler, once per program and process however many threads ask. One
+//! compilation gives the cubin, the PTX that serves where a driver refuses the cubin, and ptxas' report on
+//! each kernel ([`Resources`]).
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -86,10 +88,12 @@ impl Compiler {
         Ok(Self::new(Nvrtc::locate(driver_major, &cache)?, cache))
     }
 
-    /// The compiled program: from memory, from disk, or compiled now. Of threads that ask for the same at once, one compiles.
+    /// The compiled program: from memory, from disk, or compiled now. Of threads that ask for the same at
+    /// once, one compiles.
     ///
     /// # Errors
-    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) with the compiler's log when the program does not compile.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) with the compiler's log when the program does not
+    /// compile.
     pub fn image(&self, program: &Program, target: Target) -> Result<Arc<Image>> {
         self.obtain(program, target).map(|(image, _)| image)
     }

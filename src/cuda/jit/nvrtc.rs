@@ -14,8 +14,8 @@ const OLDEST: (u32, u32) = (12, 0);
 
 /// An NVRTC library. Its version and architectures are known; the library itself is loaded when first needed.
 ///
-/// Loading takes some 30 ms, so a process that finds all kernels in the disk cache never does it: what a library file is
-/// was noted there under its path, size and time of change.
+/// Loading takes some 30 ms, so a process that finds all kernels in the disk cache never does it: what a
+/// library file is was noted there under its path, size and time of change.
 pub struct Nvrtc {
     path: PathBuf,
     version: (u32, u32),
@@ -34,8 +34,8 @@ impl std::fmt::Debug for Nvrtc {
 impl Nvrtc {
     /// The first library that [`SearchPath::from_environment`] leads to.
     ///
-    /// `driver_major` is the CUDA version of the driver where it is known: older drivers load nothing that a newer major
-    /// release compiled, so a library of that release or an older one is preferred.
+    /// `driver_major` is the CUDA version of the driver where it is known: older drivers load nothing that a
+    /// newer major release compiled, so a library of that release or an older one is preferred.
     ///
     /// # Errors
     /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when there is none, or none new enough.
@@ -136,7 +136,8 @@ impl Nvrtc {
     /// Compiles a program.
     ///
     /// # Errors
-    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) with the compiler's log when the source does not compile.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) with the compiler's log when the source does not
+    /// compile.
     pub fn compile(&self, program: &Program, target: Target) -> Result<Image> {
         let (major, minor) = self.version;
         let failed = |why: String, advice: &str| {

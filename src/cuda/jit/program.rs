@@ -1,4 +1,5 @@
-//! What is compiled: a source with its headers, its macros, the architecture; and the key that names the result.
+//! What is compiled: a source with its headers, its macros, the architecture; and the key that names the
+//! result.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -64,7 +65,8 @@ impl Program {
         Key(hash.finalize().into())
     }
 
-    /// The headers that the text includes, directly or through others, whatever the macros; in the order of `headers`.
+    /// The headers that the text includes, directly or through others, whatever the macros; in the order of
+    /// `headers`.
     fn included(&self) -> impl Iterator<Item = &Header> {
         let (mut open, mut seen) = (vec![&*self.text], HashSet::new());
         while let Some(text) = open.pop() {
@@ -106,11 +108,12 @@ pub enum Target {
 }
 
 impl Target {
-    /// The target for a device of compute capability `capability` (80 for 8.0): its own where the compiler knows it, else PTX of
-    /// the nearest older one.
+    /// The target for a device of compute capability `capability` (80 for 8.0): its own where the compiler
+    /// knows it, else PTX of the nearest older one.
     ///
     /// # Errors
-    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when the compiler knows nothing that the device could run.
+    /// [`ErrorKind::Nvrtc`](crate::ErrorKind::Nvrtc) when the compiler knows nothing that the device could
+    /// run.
     pub fn for_device(capability: u32, archs: &[u32]) -> Result<Self> {
         if archs.contains(&capability) {
             return Ok(Target::Real(capability));

@@ -24,8 +24,8 @@ impl Resources {
     }
 }
 
-/// Reads the log of `--ptxas-options=-v`, one entry per kernel. Device functions that were not inlined are listed after
-/// the kernel that ptxas compiled last, and count as its own.
+/// Reads the log of `--ptxas-options=-v`, one entry per kernel. Device functions that were not inlined are
+/// listed after the kernel that ptxas compiled last, and count as its own.
 pub(super) fn parse(log: &str) -> Vec<Resources> {
     let mut kernels: Vec<Resources> = vec![];
     for line in log.lines().filter(|line| line.starts_with("ptxas")) {

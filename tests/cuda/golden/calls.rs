@@ -1,4 +1,5 @@
-//! The calls by the library's API: all of its use in this test. A call goes in, and bytes of each output come out, or its launches.
+//! The calls by the library's API: all of its use in this test. A call goes in, and bytes of each output come
+//! out, or its launches.
 
 use std::cell::RefCell;
 

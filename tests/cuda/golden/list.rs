@@ -1,5 +1,5 @@
-//! The calls. Small, so that all of them run on the virtual GPU in seconds; every generator, type, output and way through the
-//! planning code has one. Names are for ever: what has one keeps its bits.
+//! The calls. Small, so that all of them run on the virtual GPU in seconds; every generator, type, output and
+//! way through the planning code has one. Names are for ever: what has one keeps its bits.
 
 use super::problem::*;
 

@@ -1,9 +1,10 @@
 //! The same bits and the same launches as before: a fixed list of calls against files of what they gave.
 //!
-//! `MULTIMIX_BLESS=1` writes the files. `cpu.txt` and `gpu-<capability>.txt` have a line for each output, with a hash of its bits;
-//! `launches-<capability>.txt` has each call's launches. Those of GPUs are the virtual GPU's: of a real one the bits of approximate
-//! instructions differ, and nothing is compared. They are the same for any order of blocks, number of threads and release of NVRTC
-//! (12.9 and 13.5 were tried). On the CPU bits depend on how wide the machine's registers are: see the head of `cpu.txt`.
+//! `MULTIMIX_BLESS=1` writes the files. `cpu.txt` and `gpu-<capability>.txt` have a line for each output,
+//! with a hash of its bits; `launches-<capability>.txt` has each call's launches. Those of GPUs are the
+//! virtual GPU's: of a real one the bits of approximate instructions differ, and nothing is compared. They
+//! are the same for any order of blocks, number of threads and release of NVRTC (12.9 and 13.5 were tried).
+//! On the CPU bits depend on how wide the machine's registers are: see the head of `cpu.txt`.
 
 mod calls;
 mod list;
@@ -19,7 +20,8 @@ use record::Record;
 use crate::support::device::{self, device};
 use crate::support::harness::{Harness, add};
 
-/// Set where the process only runs the calls and tells of them on stderr, among the engine's lines about launches.
+/// Set where the process only runs the calls and tells of them on stderr, among the engine's lines about
+/// launches.
 const WORKER: &str = "MULTIMIX_GOLDEN_WORKER";
 const CALL: &str = "golden call ";
 const RESULT: &str = "golden result ";
@@ -147,9 +149,10 @@ fn check_launches(capability: &str, entries: Vec<(String, String)>) -> Result<()
 
 /// A captured launch as it is called today. Since the files were taken,
 ///
-/// - the sums of the loss, once compiled with every variant of loss_forward, have a source of their own without macros;
-/// - so has the sum of a gradient's slices, once compiled with loss_backward and mix_backward: its macro OUT is the gradient's type, which
-///   is that of the features or logits, and f32 of targets;
+/// - the sums of the loss, once compiled with every variant of loss_forward, have a source of their own
+///   without macros;
+/// - so has the sum of a gradient's slices, once compiled with loss_backward and mix_backward: its macro OUT
+///   is the gradient's type, which is that of the features or logits, and f32 of targets;
 /// - loss_backward takes the type of the gradient as OUT, which in all these calls is that of the logits.
 ///
 /// Order, grid, block and shared memory are as they were.
@@ -174,8 +177,11 @@ fn today(launch: &str) -> String {
     }
 }
 
+/// Names with what is recorded of them.
+type Named = Vec<(String, String)>;
+
 /// A worker's lines: results by name, and launches by call.
-fn sort(log: &str) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn sort(log: &str) -> (Named, Named) {
     let (mut results, mut launches) = (vec![], Vec::<(String, String)>::new());
     for line in log.lines() {
         if let Some(name) = line.strip_prefix(CALL) {
@@ -212,8 +218,9 @@ fn lanes() -> String {
     format!("lanes {} of f32 on {}", pulp::Arch::new().dispatch(Lanes), std::env::consts::ARCH)
 }
 
-/// Since the file was taken, the CPU engine takes the classifier of CAM in the type of the features, and gives its gradient so: these
-/// three calls' inputs are others. The code of then gives the same from a classifier rounded to f16, with its gradient rounded after.
+/// Since the file was taken, the CPU engine takes the classifier of CAM in the type of the features, and
+/// gives its gradient so: these three calls' inputs are others. The code of then gives the same from a
+/// classifier rounded to f16, with its gradient rounded after.
 const RETYPED: [(&str, &str); 3] = [
     ("cpu attention/cam-relu-f16 maps", "9b3bcd6632f082a7"),
     ("cpu attention-backward/cam-relu-f16 d_features", "5e7353e82da0617a"),

@@ -1,5 +1,6 @@
-//! The CPU engine against the f64 reference on random problems: every output and every gradient, at most twice the error of a
-//! plain f32 implementation. The reference gets the engine's own draws, by the sampler's scalar definition.
+//! The CPU engine against the f64 reference on random problems: every output and every gradient, at most
+//! twice the error of a plain f32 implementation. The reference gets the engine's own draws, by the sampler's
+//! scalar definition.
 
 mod attention;
 mod loss;

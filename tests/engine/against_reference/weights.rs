@@ -19,7 +19,8 @@ pub fn check<T: Element>(Case { problem, exact, plain }: &Case<T>, ledger: &mut 
         tracked: &tracked.matrix,
     };
     ledger.enter("weights: matrix", name, &sample);
-    // The plain implementation keeps to the position's scale, which is a power of two: nothing is rounded by it.
+    // The plain implementation keeps to the position's scale, which is a power of two: nothing is rounded by
+    // it.
     let scale = |at: usize| plain.scale[at / n];
     let mass: Vec<f32> = engine.mass.iter().enumerate().map(|(at, s)| s * scale(at)).collect();
     let wanted: Vec<f64> = mix.mass.iter().enumerate().map(|(at, s)| s * f64::from(scale(at))).collect();

@@ -1,5 +1,5 @@
-//! Random problems with values of every magnitude and masked classes: nothing panics, nothing is NaN, nothing is written beside the outputs,
-//! and the loss has the same bits with gradients and without.
+//! Random problems with values of every magnitude and masked classes: nothing panics, nothing is NaN, nothing
+//! is written beside the outputs, and the loss has the same bits with gradients and without.
 
 use candle_core::{DType, Device, Tensor, Var};
 use half::{bf16, f16};

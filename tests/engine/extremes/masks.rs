@@ -81,8 +81,8 @@ fn masked_problems_agree_with_the_reference() {
     assert!(finite > 150 && u64::from(finite) < problems - 100, "{finite} of {problems}");
 }
 
-/// An example that pads the mini-batch: with an empty map and [`EmptyMaps::LeaveOut`] everything is as if it were not there. The
-/// reference has no such rule; a map of 1e-300 is as good as none in f64.
+/// An example that pads the mini-batch: with an empty map and [`EmptyMaps::LeaveOut`] everything is as if it
+/// were not there. The reference has no such rule; a map of 1e-300 is as good as none in f64.
 #[test]
 fn an_example_that_is_left_out_changes_nothing() {
     let (sizes, mixing) =
@@ -112,7 +112,7 @@ fn an_example_that_is_left_out_changes_nothing() {
     let columns = left_out.into();
     run_loss(LossCall { columns, input: input.reborrow(), options, upstream: 1.0.into(), outputs }).unwrap();
     assert_close("loss", &loss, &[wanted.value], 2e-5);
-    let gradients = cpu::loss(&left_out, &input, &options, Want::Gradients(1.0)).unwrap();
+    let gradients = cpu::loss(left_out, &input, &options, Want::Gradients(1.0)).unwrap();
     let d_logits = gradients.logits.unwrap();
     assert_close("dS", &d_logits, &wanted_gradient.logits, 2e-5);
     assert_eq!(d_logits[16..], [0.0; 8]);
@@ -120,6 +120,6 @@ fn an_example_that_is_left_out_changes_nothing() {
     assert_close("da", &d_attention[..4], &wanted_gradient.attention.unwrap()[..4], 2e-5);
     assert_eq!(d_attention[4..], [0.0; 2], "an empty map is no variable");
     // By default it takes part, at 1/r everywhere.
-    let default = cpu::loss(&mixing, &input, &options, Want::Loss).unwrap();
+    let default = cpu::loss(mixing, &input, &options, Want::Loss).unwrap();
     assert!((f64::from(default.value) - wanted.value).abs() > 1.0, "{} and {}", default.value, wanted.value);
 }

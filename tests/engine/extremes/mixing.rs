@@ -22,7 +22,7 @@ fn a_mixture_of_the_largest_number_is_the_largest_number() {
             }),
             attention: None,
         };
-        let mixed = cpu::mix(&Mixing::dirichlet(200, Alpha::PAPER), &input).unwrap();
+        let mixed = cpu::mix(Mixing::dirichlet(200, Alpha::PAPER), &input).unwrap();
         assert!(mixed.features.iter().all(|&z| z * sign >= f32::MAX * 0.999_99), "infinite or too small");
         assert!(mixed.features.iter().chain(&mixed.targets.unwrap()).all(|z| z.is_finite()));
     }
@@ -43,7 +43,7 @@ fn gradients_of_tiny_attention_are_those_of_the_reference() {
             attention: Some(View::new(&attention, [4, 1]).unwrap()),
         };
         let gradients = MixedGradients { features: View::new(&d_mixed, [64, 1, 3]).unwrap(), targets: None };
-        let given = cpu::mix_backward(&mixing, &input, &gradients).unwrap().attention.unwrap();
+        let given = cpu::mix_backward(mixing, &input, &gradients).unwrap().attention.unwrap();
         let raw = raw_weights(&sizes, &mixing, None);
         let inputs = MixInputs {
             features: &wide(&features),
@@ -91,9 +91,9 @@ fn logits_at_the_end_of_f32_have_a_loss_and_a_gradient() {
         attention: None,
     };
     let (mixing, options) = (Mixing::dirichlet(200, Alpha::PAPER), LossOptions::default());
-    let loss = cpu::loss(&mixing, &input, &options, Want::Loss).unwrap().value;
+    let loss = cpu::loss(mixing, &input, &options, Want::Loss).unwrap().value;
     assert!((loss - 2f32.ln()).abs() < 1e-5 * f32::MAX && loss.is_finite(), "{loss}");
-    let gradient = cpu::loss(&mixing, &input, &options, Want::Gradients(1.0)).unwrap().logits.unwrap();
+    let gradient = cpu::loss(mixing, &input, &options, Want::Gradients(1.0)).unwrap().logits.unwrap();
     assert!(gradient.iter().all(|d| d.is_finite()) && gradient.iter().any(|&d| d != 0.0), "{gradient:?}");
     for row in gradient.chunks(3) {
         assert!(
@@ -112,7 +112,7 @@ fn soft_targets_without_bound_are_refused_by_name() {
         attention: None,
     };
     let mixing = Mixing::dirichlet(3, Alpha::PAPER);
-    let error = cpu::loss(&mixing, &input, &LossOptions::default(), Want::Loss);
+    let error = cpu::loss(mixing, &input, &LossOptions::default(), Want::Loss);
     let text = error.unwrap_err().to_string();
     assert!(
         text.starts_with("loss: the sum of targets[1, :] is 340282") && text.ends_with("at most 1e6"),

@@ -1,4 +1,5 @@
-//! Degenerate and bad input to `multimix::reference`: no mass, sizes of one, and typed errors instead of panics.
+//! Degenerate and bad input to `multimix::reference`: no mass, sizes of one, and typed errors instead of
+//! panics.
 
 use multimix::reference::{
     Classifier, LossInputs, MixInputs, Sizes, Targets, attention, attention_backward, broadcast_weights,
@@ -18,8 +19,8 @@ const WEIGHTED: LossOptions =
 const RELU: AttentionOptions = AttentionOptions { query: Query::Gap, normalise: Normalise::ReluL1 };
 const CAM: AttentionOptions = AttentionOptions { query: Query::Cam, normalise: Normalise::Softmax };
 
-/// Four examples at two positions, two columns of two examples each; examples 0 and 1 have no attention at position 0,
-/// so column 0 has no mass there.
+/// Four examples at two positions, two columns of two examples each; examples 0 and 1 have no attention at
+/// position 0, so column 0 has no mass there.
 struct DeadColumn {
     sizes: Sizes,
     logits: Vec<f64>,

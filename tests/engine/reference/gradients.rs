@@ -132,8 +132,9 @@ fn check_attention(problem: &Exact, options: AttentionOptions) {
     assert_gradient("classifier", &gradient.classifier.unwrap(), &numeric);
 }
 
-/// Problems whose attention has zeros that leave every derivative (from above) in place: example 0 keeps attention of at
-/// least a half, so that every column keeps mass, and an all-zero map is an example's own affair.
+/// Problems whose attention has zeros that leave every derivative (from above) in place: example 0 keeps
+/// attention of at least a half, so that every column keeps mass, and an all-zero map is an example's own
+/// affair.
 fn problem_with_zeros() -> impl Strategy<Value = Exact> {
     (problem(), proptest::collection::vec(any::<bool>(), 12)).prop_map(|(mut problem, zero)| {
         let (first, others) = problem.attention.split_at_mut(problem.sizes.r);

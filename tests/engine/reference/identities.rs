@@ -1,5 +1,5 @@
-//! What must hold between the functions of `multimix::reference`, whatever the numbers: the algebra that the engines
-//! are built on.
+//! What must hold between the functions of `multimix::reference`, whatever the numbers: the algebra that the
+//! engines are built on.
 
 use multimix::reference::{
     LossInputs, MixInputs, Sizes, Targets, attention, broadcast_weights, cross_entropy, loss, loss_backward,
@@ -154,8 +154,8 @@ proptest! {
         }
     }
 
-    /// Scaling the attention of one position changes neither M̂ nor the weighted loss, and divides da by the scale; so
-    /// Σ_i a_i da_i = 0 at every position.
+    /// Scaling the attention of one position changes neither M̂ nor the weighted loss, and divides da by the
+    /// scale; so Σ_i a_i da_i = 0 at every position.
     #[test]
     fn the_scale_of_attention_at_a_position_cancels(
         problem in problem(),
@@ -257,7 +257,8 @@ proptest! {
         }
     }
 
-    /// The fused loss is the loss of the materialised path, put together by hand from Z̃ and Ỹ behind a linear head.
+    /// The fused loss is the loss of the materialised path, put together by hand from Z̃ and Ỹ behind a
+    /// linear head.
     #[test]
     fn the_loss_is_that_of_mixed_features_and_targets(problem in problem()) {
         let sizes = &problem.sizes;
@@ -285,7 +286,8 @@ proptest! {
         prop_assert!(attached.attention.is_some() && detached.attention.is_none());
     }
 
-    /// No attention, uniform attention and an all-zero attention are the same, and both reductions then agree.
+    /// No attention, uniform attention and an all-zero attention are the same, and both reductions then
+    /// agree.
     #[test]
     fn uniform_attention_is_none(problem in problem(), options in options()) {
         let sizes = &problem.sizes;

@@ -1,4 +1,5 @@
-//! The engine's weights against the scalar definition of the sampler's contract, bit for bit: draws, sums, settled columns, attention.
+//! The engine's weights against the scalar definition of the sampler's contract, bit for bit: draws, sums,
+//! settled columns, attention.
 
 use multimix::reference::Sizes;
 use multimix::sampler::{MASSLESS_BELOW, Stream, column_sum, factor, pair, partner};
@@ -6,7 +7,8 @@ use multimix::{Alpha, Factor, Generator, Mixing, View, WeightsInput, cpu};
 
 use crate::support::raw::raw_weights;
 
-/// λ_ik = g_ik (1 / Σ g), or M̂_ik = (a_i g_ik) (1 / Σ a g) with s = Σ a g / Σ g; a column without mass has λ and 0.
+/// λ_ik = g_ik (1 / Σ g), or M̂_ik = (a_i g_ik) (1 / Σ a g) with s = Σ a g / Σ g; a column without mass has λ
+/// and 0.
 fn column(draws: &[f32], attention: Option<&[f32]>) -> (Vec<f32>, f32) {
     let total = column_sum(draws.iter().copied());
     let Some(attention) = attention else {
@@ -22,7 +24,8 @@ fn column(draws: &[f32], attention: Option<&[f32]>) -> (Vec<f32>, f32) {
     (draws.iter().zip(attention).map(|(g, a)| (a * g) * inverse).collect(), mass / total)
 }
 
-/// Attention (b, r) with zeros but no map of zeros, its largest value at each position in [1, 2): so the engine's scale is 1.
+/// Attention (b, r) with zeros but no map of zeros, its largest value at each position in [1, 2): so the
+/// engine's scale is 1.
 fn attention(b: usize, r: usize) -> Vec<f32> {
     let value = |i: usize, j: usize| match (i + 3 * j) % 7 {
         0 if i > 0 && r > 1 => 0.0,
@@ -118,7 +121,7 @@ fn columns_whose_draws_underflow_still_sum_to_one() {
     for alpha in [Alpha::Fixed(1e-3), Alpha::Uniform { lo: 1e-3, hi: 2e-3 }] {
         let (b, n) = (2, 50_000);
         let input = WeightsInput { b, r: 1, attention: None };
-        let given = cpu::weights(&Mixing::dirichlet(n, alpha).seed(5), &input).unwrap();
+        let given = cpu::weights(Mixing::dirichlet(n, alpha).seed(5), &input).unwrap();
         let mut ends = 0;
         for k in 0..n {
             let (x, y) = (given.matrix[k], given.matrix[n + k]);

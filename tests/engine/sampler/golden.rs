@@ -1,4 +1,5 @@
-//! Golden bits of the sampler's contract: a table of words, draws, factors and permutations that no version may change.
+//! Golden bits of the sampler's contract: a table of words, draws, factors and permutations that no version
+//! may change.
 
 use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, partner};
 use multimix::{Alpha, Factor};

@@ -1,8 +1,9 @@
-//! The distribution of the draws: gamma, Dirichlet and Beta laws, and independence along every index and between attempts.
+//! The distribution of the draws: gamma, Dirichlet and Beta laws, and independence along every index and
+//! between attempts.
 //!
-//! All seeds are fixed, so the outcome is too. Each Kolmogorov-Smirnov and chi-square test stands at a significance of 1e-4, each comparison of
-//! moments at four and a half standard errors (7e-6): of the hundred or so here, a correct sampler would fail one with
-//! probability about 1e-2 for a seed chosen at random.
+//! All seeds are fixed, so the outcome is too. Each Kolmogorov-Smirnov and chi-square test stands at a
+//! significance of 1e-4, each comparison of moments at four and a half standard errors (7e-6): of the hundred
+//! or so here, a correct sampler would fail one with probability about 1e-2 for a seed chosen at random.
 
 use multimix::sampler::{Domain, Gamma, Stream, column_alpha, factor, pair};
 use multimix::{Alpha, Factor, Mixing, WeightsInput, cpu};
@@ -13,7 +14,8 @@ use crate::support::statistics::{assert_independent, assert_ks, assert_near, exa
 const ALPHAS: [f32; 6] = [0.05, 0.5, 1.0, 1.7, 2.0, 50.0];
 const DRAWS: u32 = 200_000;
 
-/// The draw as a number between 0 and 1: its distribution function. Taken from its logarithm, which does not underflow.
+/// The draw as a number between 0 and 1: its distribution function. Taken from its logarithm, which does not
+/// underflow.
 fn uniform_of(alpha: f32, gamma: &Gamma, stream: Stream, [j, i, k]: [u32; 3]) -> f64 {
     gamma_cdf(alpha.into(), f64::from(gamma.draw_log2(stream, Domain::Weight, j, i, k)))
 }
@@ -48,8 +50,7 @@ fn columns_have_the_moments_of_the_dirichlet_law() {
     let (b, n) = (5, DRAWS as usize);
     for alpha in [0.05f32, 0.5, 1.0, 1.7, 50.0] {
         let input = WeightsInput { b, r: 1, attention: None };
-        let lambda =
-            cpu::weights(&Mixing::dirichlet(n, Alpha::Fixed(alpha)).seed(13), &input).unwrap().matrix;
+        let lambda = cpu::weights(Mixing::dirichlet(n, Alpha::Fixed(alpha)).seed(13), &input).unwrap().matrix;
         let (size, total) = (b as f64, b as f64 * f64::from(alpha));
         let mean = 1.0 / size;
         for i in 0..b {
@@ -126,8 +127,8 @@ fn draws_of_later_attempts_follow_the_same_law_and_are_independent_of_their_neig
     }
 }
 
-/// The same words through the exact transform in f64: the f32 draw differs by rounding alone, save where the two decide otherwise about a
-/// rejection at the razor's edge.
+/// The same words through the exact transform in f64: the f32 draw differs by rounding alone, save where the
+/// two decide otherwise about a rejection at the razor's edge.
 #[test]
 fn draws_are_those_of_the_exact_transform() {
     let count = 500_000;
@@ -144,7 +145,8 @@ fn draws_are_those_of_the_exact_transform() {
                 })
                 .unwrap();
             let error = ((given - exact.log2_draw) * std::f64::consts::LN_2).abs();
-            // Relative to the draw. U^(1/α) magnifies the error of U, and a draw near zero has that of 1 + c x.
+            // Relative to the draw. U^(1/α) magnifies the error of U, and a draw near zero has that of 1 + c
+            // x.
             let magnified = 1f64.max(1.0 / f64::from(alpha)) * 1f64.max(0.1 / exact.t);
             if error > 1e-5 * magnified {
                 edges += 1;

@@ -1,5 +1,5 @@
-//! Reports of ptxas on disk, so that a run of hours can be broken off. A line is a kernel of a program:
-//! key, kernel, registers, shared, stack, spill store and spill load bytes; a program's lines are written at once.
+//! Reports of ptxas on disk, so that a run of hours can be broken off. A line is a kernel of a program: key,
+//! kernel, registers, shared, stack, spill store and spill load bytes; a program's lines are written at once.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -4,7 +4,8 @@
 //!     cargo test --test jit     # a few variants of every kernel
 //!     cargo xtask variants      # every variant, all architectures and releases; writes target/variants.md and .csv
 //!
-//! The second takes hours. It notes each report in `target/jit-matrix.tsv` under the key of the program, and goes on from there.
+//! The second takes hours. It notes each report in `target/jit-matrix.tsv` under the key of the program, and
+//! goes on from there.
 
 mod cubin;
 mod ledger;

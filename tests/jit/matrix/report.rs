@@ -69,8 +69,8 @@ fn range(all: impl Iterator<Item = u32> + Clone) -> String {
 /// Dynamic shared bytes and registers, by architecture.
 type Line = BTreeMap<u32, (u32, String)>;
 
-/// target/variants.csv: a line a variant, with the registers of the kernel named like its file, or else of the file's
-/// largest, a release beside the other.
+/// target/variants.csv: a line a variant, with the registers of the kernel named like its file, or else of
+/// the file's largest, a release beside the other.
 pub fn list(jobs: &[Job], reports: &[Report]) -> String {
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     for (at, job) in jobs.iter().enumerate() {

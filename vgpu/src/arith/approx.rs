@@ -1,15 +1,15 @@
 //! The approximate units: `ex2 lg2 rcp rsqrt sqrt sin cos tanh div .approx` and `div.full`.
 //!
-//! Each result is the exact value rounded once. Hardware differs from it in the last places, by no more than the
-//! bounds the PTX ISA documents; [`Noise`] spreads results over those bounds, so that a program can be seen not to
-//! rest on one device's last bits.
+//! Each result is the exact value rounded once. Hardware differs from it in the last places, by no more than
+//! the bounds the PTX ISA documents; [`Noise`] spreads results over those bounds, so that a program can be
+//! seen not to rest on one device's last bits.
 
 use super::format::Round;
 use super::half::{self, Half};
 use super::single::{self, flush_if};
 
-/// Deterministic errors within the documented bounds: a function of the seed, the instruction and its operands,
-/// as a real unit's error is.
+/// Deterministic errors within the documented bounds: a function of the seed, the instruction and its
+/// operands, as a real unit's error is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Noise {
     seed: u64,
@@ -83,8 +83,8 @@ fn bits(x: f64, ftz: bool) -> u32 {
 
 /// `ex2.approx.f32`: 2^a, within 2 ulp of the correctly rounded result.
 ///
-/// Powers of two are exact even under noise: CUDA's own double-precision functions scale by what this instruction
-/// gives for an integer.
+/// Powers of two are exact even under noise: CUDA's own double-precision functions scale by what this
+/// instruction gives for an integer.
 #[inline]
 pub fn ex2(a: u32, ftz: bool, noise: Noise) -> u32 {
     let a = flush_if(a, ftz);
@@ -94,7 +94,8 @@ pub fn ex2(a: u32, ftz: bool, noise: Noise) -> u32 {
     if exact { result } else { flush_if(noise.ulps(result, 2.0, Unit::Ex2, a.into()), ftz) }
 }
 
-/// `lg2.approx.f32`: log2(a), absolute error up to 2^-22 for a in (1/2, 2), relative error up to 2^-22 elsewhere.
+/// `lg2.approx.f32`: log2(a), absolute error up to 2^-22 for a in (1/2, 2), relative error up to 2^-22
+/// elsewhere.
 #[inline]
 pub fn lg2(a: u32, ftz: bool, noise: Noise) -> u32 {
     let a = flush_if(a, ftz);
@@ -202,7 +203,8 @@ pub fn tanh(a: u32, noise: Noise) -> u32 {
     bits(value(a).tanh() * (1.0 + error), false)
 }
 
-/// `div.approx.f32`: within 2 ulp for |b| in [2^-126, 2^126]; beyond 2^126, NaN for an infinite `a`, else a zero.
+/// `div.approx.f32`: within 2 ulp for |b| in [2^-126, 2^126]; beyond 2^126, NaN for an infinite `a`, else a
+/// zero.
 #[inline]
 pub fn div(a: u32, b: u32, ftz: bool, noise: Noise) -> u32 {
     let (a, b) = (flush_if(a, ftz), flush_if(b, ftz));

@@ -1,4 +1,5 @@
-//! Tests of the approximate units: the corner cases of the ISA's tables, and the documented bounds under noise.
+//! Tests of the approximate units: the corner cases of the ISA's tables, and the documented bounds under
+//! noise.
 
 use super::*;
 
@@ -65,7 +66,8 @@ fn ftz_flushes() {
     assert_eq!(sin(SIGN | 1, true, Noise::OFF), SIGN);
 }
 
-/// Every tenth power-of-two scale, with and without noise: the error stays within the ISA's bound, and noise shows.
+/// Every tenth power-of-two scale, with and without noise: the error stays within the ISA's bound, and noise
+/// shows.
 #[test]
 fn errors_stay_within_the_documented_bounds() {
     let ulp = |x: f64| {

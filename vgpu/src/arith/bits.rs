@@ -103,8 +103,8 @@ pub fn bfi_b32(a: u32, b: u32, pos: u32, len: u32) -> u32 {
     bfi_b64(a.into(), b.into(), pos, len) as u32
 }
 
-/// `fns`: position of the `offset`-th set bit counted from `base` on (upwards if positive, downwards if negative,
-/// `base` itself included), or all ones.
+/// `fns`: position of the `offset`-th set bit counted from `base` on (upwards if positive, downwards if
+/// negative, `base` itself included), or all ones.
 pub fn fns(mask: u32, base: u32, offset: u32) -> u32 {
     let bit = |position: i32| (0..32).contains(&position) && mask >> position & 1 == 1;
     let (base, offset) = (base.min(32) as i32, offset as i32);
@@ -218,7 +218,8 @@ pub fn prmt(a: u32, b: u32, c: u32, mode: Permute) -> u32 {
     u32::from_le_bytes([pick(0), pick(1), pick(2), pick(3)])
 }
 
-/// `lop3`: the three-input bitwise function whose truth table is `table`, with `a` as 0xF0, `b` as 0xCC, `c` as 0xAA.
+/// `lop3`: the three-input bitwise function whose truth table is `table`, with `a` as 0xF0, `b` as 0xCC, `c`
+/// as 0xAA.
 #[inline(always)]
 pub fn lop3(a: u32, b: u32, c: u32, table: u8) -> u32 {
     let ones = |bit: u32| 0u32.wrapping_sub(u32::from(table) >> bit & 1);

@@ -4,8 +4,8 @@ use super::single::flush_if;
 
 /// A comparison operator: the set of outcomes (less, equal, greater, unordered) for which it holds.
 ///
-/// The same operator serves every type; the type's own comparison finds the outcome. `lo ls hi hs` are `lt le gt ge`
-/// of unsigned types.
+/// The same operator serves every type; the type's own comparison finds the outcome. `lo ls hi hs` are `lt le
+/// gt ge` of unsigned types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cmp(u8);
 

@@ -122,8 +122,8 @@ impl Cvt {
         }
     }
 
-    /// Converts. Only the low bits of `a`, as wide as the source type, count. An integer result comes extended to
-    /// 64 bits by the signedness of its type, for destination registers wider than the type.
+    /// Converts. Only the low bits of `a`, as wide as the source type, count. An integer result comes
+    /// extended to 64 bits by the signedness of its type, for destination registers wider than the type.
     #[inline]
     pub fn apply(self, a: u64) -> u64 {
         match (self.from.is_float(), self.to.is_float()) {

@@ -35,8 +35,9 @@ pub struct Format {
     top: Top,
 }
 
-/// An exact value `(-1)^negative · significand · 2^exponent`, before rounding. A caller who has dropped low bits
-/// folds them into the last bit of the significand (sticky), at least two places below the rounding position.
+/// An exact value `(-1)^negative · significand · 2^exponent`, before rounding. A caller who has dropped low
+/// bits folds them into the last bit of the significand (sticky), at least two places below the rounding
+/// position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Exact {
     /// Sign.
@@ -96,8 +97,8 @@ impl Format {
         ((1 << self.exponent) - 1) << self.mantissa
     }
 
-    /// The NaN that conversions produce: all ones but for the sign; for a format without NaN its largest number,
-    /// which is what the ISA has NaN become.
+    /// The NaN that conversions produce: all ones but for the sign; for a format without NaN its largest
+    /// number, which is what the ISA has NaN become.
     pub const fn nan(self) -> u64 {
         self.sign_bit() - 1
     }
@@ -110,8 +111,8 @@ impl Format {
         }
     }
 
-    /// Rounds an exact value; overflow goes to infinity or to the largest finite number as IEEE 754 has it for the
-    /// rounding direction, always to the latter where the format has no infinity.
+    /// Rounds an exact value; overflow goes to infinity or to the largest finite number as IEEE 754 has it
+    /// for the rounding direction, always to the latter where the format has no infinity.
     pub fn encode(self, value: Exact, round: Round) -> u64 {
         let sign = if value.negative { self.sign_bit() } else { 0 };
         if value.significand == 0 {
@@ -120,7 +121,8 @@ impl Format {
         let leading = value.exponent + 127 - value.significand.leading_zeros() as i32;
         let ulp = leading.max(self.min_exponent()) - self.mantissa as i32;
         let kept = round_shift(value.significand, ulp - value.exponent, value.negative, round);
-        // A normal significand carries its implicit bit into the exponent field, and so does a rounding carry.
+        // A normal significand carries its implicit bit into the exponent field, and so does a rounding
+        // carry.
         let field = (ulp + self.mantissa as i32 - self.min_exponent()) as u128;
         let magnitude = kept + (field << self.mantissa);
         if magnitude > u128::from(self.max_finite()) {
@@ -151,7 +153,8 @@ impl Format {
         self.encode(Exact::from_f64(x), round)
     }
 
-    /// As [`Format::from_f64`], with every magnitude beyond the largest finite one clamped to it (`.satfinite`).
+    /// As [`Format::from_f64`], with every magnitude beyond the largest finite one clamped to it
+    /// (`.satfinite`).
     pub fn from_f64_satfinite(self, x: f64, round: Round) -> u64 {
         let bits = self.from_f64(x, round);
         let magnitude = bits & (self.sign_bit() - 1);

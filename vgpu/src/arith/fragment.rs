@@ -1,10 +1,10 @@
 //! Fragment layouts: which lane, register and position holds which element of a warp's matrices.
 //!
-//! All shapes of `mma.sync` but the f16 `m8n8k4` follow one pattern. Lane `l` has a group `g = l / 4` and a place
-//! `t = l % 4` in it. A register of A or B holds `p` elements that are neighbours along k; the four lanes of a group
-//! make a run of `4p`, a k-block. A has a register per k-block for rows `g`, and one for rows `g + 8`; B one per
-//! k-block for column `g`. C and D hold columns `2t` and `2t + 1` of rows `g`, then of rows `g + 8`.
-//! Larger matrices (`wmma`) are tiles of 16 rows and 8 columns of that pattern.
+//! All shapes of `mma.sync` but the f16 `m8n8k4` follow one pattern. Lane `l` has a group `g = l / 4` and a
+//! place `t = l % 4` in it. A register of A or B holds `p` elements that are neighbours along k; the four
+//! lanes of a group make a run of `4p`, a k-block. A has a register per k-block for rows `g`, and one for
+//! rows `g + 8`; B one per k-block for column `g`. C and D hold columns `2t` and `2t + 1` of rows `g`, then
+//! of rows `g + 8`. Larger matrices (`wmma`) are tiles of 16 rows and 8 columns of that pattern.
 
 /// Element type of A and B.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,8 +1,10 @@
 //! Integer arithmetic of every width and signedness.
 
-/// Operations of one PTX integer type, by the Rust type of the same name: `i32::mul_hi(a, b)` is `mul.hi.s32`.
+/// Operations of one PTX integer type, by the Rust type of the same name: `i32::mul_hi(a, b)` is
+/// `mul.hi.s32`.
 ///
-/// `add`, `sub`, `mul.lo`, `and`, `or`, `xor` and `not` are the plain wrapping operations and do not appear here.
+/// `add`, `sub`, `mul.lo`, `and`, `or`, `xor` and `not` are the plain wrapping operations and do not appear
+/// here.
 pub trait Int: Copy + Ord {
     /// `.sat`: the sum clamped to the type's range.
     fn add_sat(self, b: Self) -> Self;

@@ -1,7 +1,8 @@
-//! `ldmatrix`, `stmatrix`, `movmatrix`: 8 x 8 matrices of 16-bit elements between rows in memory and fragments.
+//! `ldmatrix`, `stmatrix`, `movmatrix`: 8 x 8 matrices of 16-bit elements between rows in memory and
+//! fragments.
 
-/// Where an element of a fragment register stands in memory: `lane` is the one whose address operand names the row,
-/// `offset` counts bytes from it.
+/// Where an element of a fragment register stands in memory: `lane` is the one whose address operand names
+/// the row, `offset` counts bytes from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowElement {
     /// Lane that gives the row's address.

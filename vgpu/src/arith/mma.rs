@@ -1,8 +1,8 @@
 //! `mma.sync` and `wmma.mma`: D = A B + C over the fragments of a warp.
 //!
-//! Floating products are exact; f32 accumulates them one after the other in the order of k, beginning with C, and
-//! rounds to nearest each time. Hardware leaves that order open. An f16 result is that f32 sum rounded once. f64
-//! takes a chain of fused multiply-adds, integers wrap or, with `.satfinite`, clamp.
+//! Floating products are exact; f32 accumulates them one after the other in the order of k, beginning with C,
+//! and rounds to nearest each time. Hardware leaves that order open. An f16 result is that f32 sum rounded
+//! once. f64 takes a chain of fused multiply-adds, integers wrap or, with `.satfinite`, clamp.
 
 use super::format::{Format, Round};
 use super::fragment::{Accumulator, Element, Shape};
@@ -41,7 +41,8 @@ pub struct Mma {
 }
 
 impl Mma {
-    /// The dense `mma.sync` of those types, if the ISA has it; row-major A, column-major B, no `.satfinite`, `.xor`.
+    /// The dense `mma.sync` of those types, if the ISA has it; row-major A, column-major B, no `.satfinite`,
+    /// `.xor`.
     pub fn new(shape: Shape, a: Element, b: Element, c: Accumulator, d: Accumulator) -> Option<Mma> {
         use Accumulator::{F16, F32, F64, S32};
         use Element::{B1, Bf16, E4m3, E5m2, S4, S8, Tf32, U4, U8};
@@ -68,7 +69,8 @@ impl Mma {
         Mma { shape, a, b, c, d, a_column: false, b_row: false, satfinite: false, bit_op: BitOp::Xor }
     }
 
-    /// Whether it is the f16 `m8n8k4`: four products at once, one per pair of quads, with layouts of their own.
+    /// Whether it is the f16 `m8n8k4`: four products at once, one per pair of quads, with layouts of their
+    /// own.
     fn is_quad_pair(self) -> bool {
         self.a == Element::F16 && self.shape == Shape { m: 8, n: 8, k: 4 }
     }
@@ -103,8 +105,8 @@ impl Mma {
         shape.m * shape.n * shape.k * if self.is_quad_pair() { 4 } else { 1 }
     }
 
-    /// Executes it on 32-bit registers, one array of 32 lanes per register; every type but f64. Registers beyond
-    /// `*_registers()` do not count.
+    /// Executes it on 32-bit registers, one array of 32 lanes per register; every type but f64. Registers
+    /// beyond `*_registers()` do not count.
     ///
     /// # Panics
     /// If a slice is shorter than its `*_registers()`, or the types are f64.

@@ -1,10 +1,11 @@
 //! Arithmetic of PTX instructions over register bit patterns: pure functions, one lane at a time.
 //!
-//! A 32-bit register is a `u32`, a 64-bit register a `u64`, a 16-bit one a `u16`; packed types (`.f16x2`, `.u16x2`)
-//! are `u32`. Functions of an instruction with modifiers take them as small `Copy` values ([`Round`], [`F32Mode`],
-//! [`HalfMode`], [`Cmp`], ...) which the decoder fills in once; every function is `#[inline]`, so a loop over lanes
-//! with a constant mode folds to the bare operation. The fused operations are `mul_add`: inlined into a function
-//! compiled for a CPU with fused multiply-add they are one instruction, elsewhere a call into the C library.
+//! A 32-bit register is a `u32`, a 64-bit register a `u64`, a 16-bit one a `u16`; packed types (`.f16x2`,
+//! `.u16x2`) are `u32`. Functions of an instruction with modifiers take them as small `Copy` values
+//! ([`Round`], [`F32Mode`], [`HalfMode`], [`Cmp`], ...) which the decoder fills in once; every function is
+//! `#[inline]`, so a loop over lanes with a constant mode folds to the bare operation. The fused operations
+//! are `mul_add`: inlined into a function compiled for a CPU with fused multiply-add they are one
+//! instruction, elsewhere a call into the C library.
 //!
 //! | instructions | module | entry points |
 //! |---|---|---|
@@ -24,8 +25,9 @@
 //! | `ldmatrix stmatrix movmatrix` | [`matrix`] | [`matrix::row_element`], [`matrix::transpose`] |
 //! | `wmma.load wmma.store wmma.mma` | [`wmma`] | [`wmma::Fragment`] for addresses, [`wmma::product`] |
 //!
-//! Where the PTX ISA leaves a result open (NaN payloads of narrow types, integer division by zero) the functions
-//! return what hardware is known to return: canonical NaN `0x7fffffff` (`0x7fff` for 16 bits), all ones.
+//! Where the PTX ISA leaves a result open (NaN payloads of narrow types, integer division by zero) the
+//! functions return what hardware is known to return: canonical NaN `0x7fffffff` (`0x7fff` for 16 bits), all
+//! ones.
 
 pub mod approx;
 pub mod bits;

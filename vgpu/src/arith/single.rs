@@ -1,7 +1,7 @@
 //! `.f32` arithmetic: IEEE 754 results in all four rounding directions, `.ftz` and `.sat`.
 //!
-//! Round to nearest is the host's own arithmetic. The directed modes compute in double precision, rounded to odd,
-//! and round once more: 53 bits hold a correctly sticky result for any 24-bit target.
+//! Round to nearest is the host's own arithmetic. The directed modes compute in double precision, rounded to
+//! odd, and round once more: 53 bits hold a correctly sticky result for any 24-bit target.
 
 use super::format::Round;
 

@@ -1,7 +1,7 @@
 //! Video instructions: scalar (`vadd` ... `vset`, `vmad`) and SIMD (`vadd2` ... `vset4`).
 //!
-//! NVRTC emits the SIMD forms for the `__vadd2`-style intrinsics of old targets; the scalar ones reach PTX by inline
-//! assembly only. Both follow the pseudo-code of the PTX ISA in 64-bit integers.
+//! NVRTC emits the SIMD forms for the `__vadd2`-style intrinsics of old targets; the scalar ones reach PTX by
+//! inline assembly only. Both follow the pseudo-code of the PTX ISA in 64-bit integers.
 
 use super::compare::Cmp;
 
@@ -176,7 +176,8 @@ impl Mad {
         let product =
             i128::from(self.a_part.read(a, self.a_signed)) * i128::from(self.b_part.read(b, self.b_signed));
         let product = if self.negate_product { -product } else { product };
-        // The third operand has the sign of the intermediate result; its own negation makes only the end signed.
+        // The third operand has the sign of the intermediate result; its own negation makes only the end
+        // signed.
         let c = if self.a_signed || self.b_signed || self.negate_product {
             i128::from(c as i32)
         } else {
@@ -192,7 +193,8 @@ impl Mad {
     }
 }
 
-/// A SIMD video instruction `vop2` / `vop4` on two halves or four bytes, with lane selectors, write mask and merge.
+/// A SIMD video instruction `vop2` / `vop4` on two halves or four bytes, with lane selectors, write mask and
+/// merge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Simd {
     /// Operation.
@@ -207,7 +209,8 @@ pub struct Simd {
     pub b_signed: bool,
     /// `.sat`
     pub sat: bool,
-    /// Which of the lanes of `b:a` (0 up, `a` first) each lane of the first operand takes; the default is 0, 1, ...
+    /// Which of the lanes of `b:a` (0 up, `a` first) each lane of the first operand takes; the default is 0,
+    /// 1, ...
     pub a_select: [u8; 4],
     /// The same for the second operand; the default is the lanes of `b`.
     pub b_select: [u8; 4],

@@ -1,7 +1,7 @@
 //! `wmma.load`, `wmma.store`, `wmma.mma`: fragments whose layout the ISA leaves to the device.
 //!
-//! This device takes the layouts of `mma.sync`, tile by tile. The f16 operands of `m16n16k16` and `m32n8k16` /
-//! `m8n32k16` have more registers than elements; the registers beyond hold copies.
+//! This device takes the layouts of `mma.sync`, tile by tile. The f16 operands of `m16n16k16` and `m32n8k16`
+//! / `m8n32k16` have more registers than elements; the registers beyond hold copies.
 
 use super::fragment::{Accumulator, Element, Shape};
 use super::mma::Mma;
@@ -90,8 +90,8 @@ impl Fragment {
         }
     }
 
-    /// Offset in elements from the matrix's address, for `.row` (or `.col`: `column_major`) and a stride in elements
-    /// between rows (columns).
+    /// Offset in elements from the matrix's address, for `.row` (or `.col`: `column_major`) and a stride in
+    /// elements between rows (columns).
     pub fn offset(self, lane: usize, register: usize, place: usize, column_major: bool, stride: u64) -> u64 {
         let (row, column) = self.position(lane, register, place);
         let (major, minor) = if column_major { (column, row) } else { (row, column) };
@@ -109,8 +109,8 @@ impl Fragment {
     }
 }
 
-/// The `wmma.mma` of those types, if the ISA has it. Execute it with the first registers of each fragment: the copies
-/// beyond do not count.
+/// The `wmma.mma` of those types, if the ISA has it. Execute it with the first registers of each fragment:
+/// the copies beyond do not count.
 pub fn product(shape: Shape, a: Element, b: Element, c: Accumulator, d: Accumulator) -> Option<Mma> {
     let fragments = [Operand::A(a), Operand::B(b), Operand::C(c), Operand::C(d)];
     let fits = fragments.into_iter().all(|operand| Fragment::new(shape, operand).is_some());

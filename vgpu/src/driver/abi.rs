@@ -1,8 +1,8 @@
 //! Types of the C interface: arguments that point into the caller's memory, and the structures of `cuda.h`.
 //!
-//! A pointer argument is wrapped in [`Out`], [`In`] or [`Name`]. The caller of the C function promises, as for the real
-//! driver, that such a pointer is null or valid for its type; the wrappers check null and alignment and hold the only
-//! dereferences.
+//! A pointer argument is wrapped in [`Out`], [`In`] or [`Name`]. The caller of the C function promises, as
+//! for the real driver, that such a pointer is null or valid for its type; the wrappers check null and
+//! alignment and hold the only dereferences.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -168,7 +168,8 @@ impl HostAddress {
     /// Copies `bytes` bytes out.
     ///
     /// # Safety
-    /// The range must be readable, as the caller of the copy function promised for the time until the copy is done.
+    /// The range must be readable, as the caller of the copy function promised for the time until the copy is
+    /// done.
     pub unsafe fn read(self, bytes: usize) -> Vec<u8> {
         let mut copy = vec![0; bytes];
         // SAFETY: readable by the contract above; `copy` is fresh memory of that length.
@@ -179,7 +180,8 @@ impl HostAddress {
     /// Copies `bytes` in.
     ///
     /// # Safety
-    /// The range must be writable, as the caller of the copy function promised for the time until the copy is done.
+    /// The range must be writable, as the caller of the copy function promised for the time until the copy is
+    /// done.
     pub unsafe fn write(self, bytes: &[u8]) {
         // SAFETY: writable by the contract above, and device memory images never overlap the caller's memory.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0 as *mut u8, bytes.len()) };

@@ -1,9 +1,10 @@
 //! Stream capture: work that becomes nodes of a graph, and the calls that are illegal meanwhile.
 //!
-//! The rules are those of the CUDA Programming Guide ("Prohibited and Unhandled Operations") and of the driver's
-//! documentation of `cuStreamBeginCapture`, `cuStreamEndCapture` and `cuThreadExchangeStreamCaptureMode`: an illegal call
-//! returns its code and invalidates the captures concerned; what is captured afterwards returns
-//! `CUDA_ERROR_STREAM_CAPTURE_INVALIDATED` until the capture is ended.
+//! The rules are those of the CUDA Programming Guide ("Prohibited and Unhandled Operations") and of the
+//! driver's documentation of `cuStreamBeginCapture`, `cuStreamEndCapture` and
+//! `cuThreadExchangeStreamCaptureMode`: an illegal call returns its code and invalidates the captures
+//! concerned; what is captured afterwards returns `CUDA_ERROR_STREAM_CAPTURE_INVALIDATED` until the capture
+//! is ended.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -154,8 +155,8 @@ pub fn end(stream: &Arc<Stream>) -> Result<Arc<Graph>> {
     if all_joined { Ok(capture.graph.clone()) } else { Err(Status::STREAM_CAPTURE_UNJOINED) }
 }
 
-/// `cuStreamIsCapturing`, `cuStreamGetCaptureInfo`: `None` if not. To ask about the legacy stream beside a capture is
-/// an error too, but leaves the capture valid.
+/// `cuStreamIsCapturing`, `cuStreamGetCaptureInfo`: `None` if not. To ask about the legacy stream beside a
+/// capture is an error too, but leaves the capture valid.
 pub fn status(stream: &Arc<Stream>, context: &Arc<Context>) -> Result<Option<Arc<Capture>>> {
     if captures_beside_legacy(stream, context).is_empty() {
         Ok(of(stream))
@@ -181,8 +182,8 @@ fn merge(into: &mut Vec<usize>, nodes: &[usize]) {
     into.extend(nodes.iter().filter(|node| !known.contains(node)));
 }
 
-/// Takes `work` as a node if the stream is being captured. A stream that is not may still be one that must not get
-/// work now: the legacy stream beside a capture that it would have to wait for.
+/// Takes `work` as a node if the stream is being captured. A stream that is not may still be one that must
+/// not get work now: the legacy stream beside a capture that it would have to wait for.
 pub fn take(stream: &Arc<Stream>, context: &Arc<Context>, work: &Work) -> Result<bool> {
     match of(stream) {
         Some(capture) => capture.add(stream, context, work).map(|()| true),

@@ -1,7 +1,8 @@
-//! What the virtual device is: its compute capability, size and features, from `VGPU_*` variables and `vgpu_set`.
+//! What the virtual device is: its compute capability, size and features, from `VGPU_*` variables and
+//! `vgpu_set`.
 //!
-//! The device's own properties are fixed by `cuInit`; how kernels are executed ([`Settings`]) may change at any time
-//! and holds for the launches submitted afterwards.
+//! The device's own properties are fixed by `cuInit`; how kernels are executed ([`Settings`]) may change at
+//! any time and holds for the launches submitted afterwards.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -171,7 +172,8 @@ pub fn execution() -> Settings {
     with_config(|config| Ok(config.execution.clone())).unwrap_or_default()
 }
 
-/// How long the next piece of a stream's work waits before it begins: between half of `VGPU_DELAY` and the whole.
+/// How long the next piece of a stream's work waits before it begins: between half of `VGPU_DELAY` and the
+/// whole.
 pub fn delay() -> Duration {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let (most, seed) = with_config(|config| Ok((config.delay, config.execution.seed))).unwrap_or_default();

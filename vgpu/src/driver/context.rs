@@ -54,7 +54,8 @@ pub struct Limits([AtomicU64; 7]);
 
 impl Limits {
     fn new() -> Self {
-        // Stack, printf buffer, heap, synchronisation depth, pending launches, L2 fetch granularity, persisting L2.
+        // Stack, printf buffer, heap, synchronisation depth, pending launches, L2 fetch granularity,
+        // persisting L2.
         Self([1024, 1 << 20, 8 << 20, 2, 2048, 64, 0].map(AtomicU64::new))
     }
 
@@ -176,7 +177,8 @@ pub fn as_callback(call: impl FnOnce()) {
     IN_CALLBACK.set(false);
 }
 
-/// Uses this thread's stack. A thread that is ending, in whose last moments objects are dropped, has none any more.
+/// Uses this thread's stack. A thread that is ending, in whose last moments objects are dropped, has none any
+/// more.
 fn with_stack<T>(use_it: impl FnOnce(&mut Vec<usize>) -> T) -> Result<T> {
     device()?;
     STACK.try_with(|stack| use_it(&mut stack.borrow_mut())).map_err(|_| Status::DEINITIALIZED)

@@ -57,7 +57,8 @@ pub fn initialise() -> Result {
     Ok(())
 }
 
-/// The device, or `CUDA_ERROR_NOT_INITIALIZED` before `cuInit`. Host functions of streams may not call the driver.
+/// The device, or `CUDA_ERROR_NOT_INITIALIZED` before `cuInit`. Host functions of streams may not call the
+/// driver.
 pub fn device() -> Result<&'static Arc<Device>> {
     if in_callback() {
         return Err(Status::NOT_PERMITTED);
@@ -121,8 +122,9 @@ impl Device {
             38 => arch.l2_bytes as i32,
             39 => (arch.warps_per_sm * WARP) as i32,
             40 => 2,
-            // Overlap of copies and kernels, mapped host memory, concurrent kernels, unified addresses, priorities,
-            // cached loads, managed memory (from both sides at once), preemption, cooperative launch.
+            // Overlap of copies and kernels, mapped host memory, concurrent kernels, unified addresses,
+            // priorities, cached loads, managed memory (from both sides at once), preemption, cooperative
+            // launch.
             15 | 19 | 31 | 41 | 78 | 79 | 80 | 83 | 89 | 90 | 95 => 1,
             75 => arch.capability.0 as i32,
             76 => arch.capability.1 as i32,
@@ -133,8 +135,9 @@ impl Device {
             111 => arch.shared_reserved as i32,
             115 => is(self.config.pools),
             34 => 1, // PCI device: some programs take bus 0, device 0 for "none"
-            // No textures, surfaces, peers, interprocess handles, clusters, virtual memory management, registered
-            // host memory or memory operations of streams; not integrated, no ECC, default compute mode, one board, NUMA unknown.
+            // No textures, surfaces, peers, interprocess handles, clusters, virtual memory management,
+            // registered host memory or memory operations of streams; not integrated, no ECC, default compute
+            // mode, one board, NUMA unknown.
             14
             | 17
             | 18

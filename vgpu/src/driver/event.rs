@@ -99,7 +99,8 @@ impl Event {
         }
     }
 
-    /// The ticket of the last record, `None` if there was none; an event of a capture has none and invalidates it.
+    /// The ticket of the last record, `None` if there was none; an event of a capture has none and
+    /// invalidates it.
     fn ticket(&self) -> Result<Option<Arc<Ticket>>> {
         match self.state() {
             State::Never => Ok(None),

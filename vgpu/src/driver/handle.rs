@@ -1,7 +1,8 @@
 //! Handles: the opaque pointers that programs hold.
 //!
-//! A handle is a number that was never given out before, looked up in the registry of its kind. So a handle that was
-//! freed, belongs to another kind of object or never existed is found out, and nothing of the caller's is dereferenced.
+//! A handle is a number that was never given out before, looked up in the registry of its kind. So a handle
+//! that was freed, belongs to another kind of object or never existed is found out, and nothing of the
+//! caller's is dereferenced.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;

@@ -115,14 +115,16 @@ const BUFFER_SIZE: usize = 2;
 const LONGEST_EXTRA: usize = 16;
 
 impl Arguments {
-    /// The function's parameter buffer. Both ways at once, and neither for a kernel with parameters, are refused.
+    /// The function's parameter buffer. Both ways at once, and neither for a kernel with parameters, are
+    /// refused.
     fn copy(&self, function: &Function) -> Result<Vec<u8>> {
         let kernel = &function.kernel;
         match (self.pointers.is_null(), self.extra.is_null()) {
             (false, true) => self.copy_each(function),
             (true, false) => self.copy_buffer(kernel.param_bytes as usize),
             (true, true) if kernel.params.is_empty() => Ok(vec![]),
-            // An empty list of pointers beside the buffer is what some wrappers pass for a kernel without parameters.
+            // An empty list of pointers beside the buffer is what some wrappers pass for a kernel without
+            // parameters.
             (false, false) if kernel.params.is_empty() => Ok(vec![]),
             _ => Err(Status::INVALID_VALUE),
         }
@@ -136,7 +138,8 @@ impl Arguments {
                 return Err(Status::INVALID_VALUE);
             }
             let (offset, size) = (parameter.offset as usize, parameter.size as usize);
-            // SAFETY: the caller passes one pointer for each parameter, to as many bytes as the parameter has.
+            // SAFETY: the caller passes one pointer for each parameter, to as many bytes as the parameter
+            // has.
             let bytes = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), size) };
             buffer[offset..offset + size].copy_from_slice(bytes);
         }
@@ -178,8 +181,8 @@ const IGNORE: u32 = 0;
 const COOPERATIVE: u32 = 2;
 const CLUSTER_DIMENSION: u32 = 4;
 
-/// What the attributes of `cuLaunchKernelEx` ask for: whether the launch is cooperative. Hints that change neither
-/// results nor validity are passed over.
+/// What the attributes of `cuLaunchKernelEx` ask for: whether the launch is cooperative. Hints that change
+/// neither results nor validity are passed over.
 pub fn read_attributes(attributes: &[LaunchAttribute]) -> Result<bool> {
     let mut cooperative = false;
     for attribute in attributes {

@@ -9,9 +9,9 @@
 //! | asynchronous work | [`stream`], [`event`], [`work`], [`launch`], [`capture`], [`graph`] |
 //! | the record of launches | [`counters`] |
 //!
-//! An exported function is written with [`export!`], which gives it its C name, keeps a panic from crossing the C
-//! interface, and enters it into the table that `cuGetProcAddress` reads. Its arguments are checked, its work is done by
-//! the modules beneath, and its [`Status`](status::Status) is returned.
+//! An exported function is written with [`export!`], which gives it its C name, keeps a panic from crossing
+//! the C interface, and enters it into the table that `cuGetProcAddress` reads. Its arguments are checked,
+//! its work is done by the modules beneath, and its [`Status`](status::Status) is returned.
 
 mod abi;
 mod allocation;

@@ -129,7 +129,8 @@ impl Module {
         Ok((address, bytes))
     }
 
-    /// Forgets the handles of the module's functions and its variables; the module's own handle is gone already.
+    /// Forgets the handles of the module's functions and its variables; the module's own handle is gone
+    /// already.
     pub fn unload(&self, context: &Context) {
         for (_, handle) in lock(&self.functions).drain() {
             Function::registry().remove(handle);
@@ -197,7 +198,8 @@ impl Function {
         self.kernel.max_threads.map_or(THREADS_PER_BLOCK, |limit| limit.min(THREADS_PER_BLOCK))
     }
 
-    /// Registers per thread, as an occupancy calculation takes them: those declared, up to what a thread can have.
+    /// Registers per thread, as an occupancy calculation takes them: those declared, up to what a thread can
+    /// have.
     pub fn registers(&self) -> u32 {
         self.kernel.registers.clamp(1, 255)
     }

@@ -1,7 +1,8 @@
 //! Occupancy: how many blocks of a kernel fit on a multiprocessor at once.
 //!
-//! The calculation is that of NVIDIA's occupancy calculator: the least of what block slots, warp slots, registers and
-//! shared memory allow. Registers are those that the PTX declares, which the real assembler would mostly reduce.
+//! The calculation is that of NVIDIA's occupancy calculator: the least of what block slots, warp slots,
+//! registers and shared memory allow. Registers are those that the PTX declares, which the real assembler
+//! would mostly reduce.
 
 use super::device::{Device, REGISTERS_PER_SM, THREADS_PER_BLOCK, WARP};
 use super::module::Function;
@@ -53,14 +54,16 @@ pub fn of_function(device: &Device, function: &Function, threads: u32, dynamic_s
     blocks_per_sm(device.config.architecture, Block { threads, registers_per_thread, shared_bytes })
 }
 
-/// The assembler keeps registers low enough for the largest block that the kernel declares, or for 1024 threads.
+/// The assembler keeps registers low enough for the largest block that the kernel declares, or for 1024
+/// threads.
 fn fitting_registers(function: &Function) -> u32 {
     let warps = function.max_threads().div_ceil(WARP).next_multiple_of(SCHEDULERS);
     let most = REGISTERS_PER_SM / (warps * WARP) / 8 * 8;
     function.registers().min(most)
 }
 
-/// The block size with most threads resident, and the grid that fills the device with it: `(blocks, threads)`.
+/// The block size with most threads resident, and the grid that fills the device with it: `(blocks,
+/// threads)`.
 pub fn best_block(
     device: &Device,
     function: &Function,

@@ -1,4 +1,5 @@
-//! Memory pools: book-keeping only. Memory goes back to the device at once, so nothing is ever held in reserve.
+//! Memory pools: book-keeping only. Memory goes back to the device at once, so nothing is ever held in
+//! reserve.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

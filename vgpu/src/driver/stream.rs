@@ -1,8 +1,9 @@
 //! Streams: queues that execute their work in order, each on a thread of its own.
 //!
-//! Every piece of work has a [`Ticket`] that is done when the work is. Work waits for the work before it in its stream
-//! by standing in the same queue, and for work of other streams by their tickets: those of events it was told to wait
-//! for, and those that the legacy stream's rules add (the legacy stream waits for all blocking streams, and they for it).
+//! Every piece of work has a [`Ticket`] that is done when the work is. Work waits for the work before it in
+//! its stream by standing in the same queue, and for work of other streams by their tickets: those of events
+//! it was told to wait for, and those that the legacy stream's rules add (the legacy stream waits for all
+//! blocking streams, and they for it).
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -233,7 +234,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Starts the thread that executes a stream's work until the stream is gone and its queue empty.
 fn start_worker(context: &Arc<Context>) -> Result<Sender<Task>> {
     let (sender, queue) = channel::<Task>();
-    // The context must live as long as work in it; a weak reference held between two tasks lets it go when idle.
+    // The context must live as long as work in it; a weak reference held between two tasks lets it go when
+    // idle.
     let context = Arc::downgrade(context);
     let work = move || {
         // What the work holds (a module, a graph's memory) is let go by the time that it counts as done.

@@ -34,7 +34,8 @@ pub enum Work {
 #[derive(Clone, Copy, PartialEq)]
 pub struct Data(pub *mut c_void);
 
-// SAFETY: the pointer is never dereferenced here, and the caller hands it over to be used on a driver's thread.
+// SAFETY: the pointer is never dereferenced here, and the caller hands it over to be used on a driver's
+// thread.
 unsafe impl Send for Data {}
 // SAFETY: as above.
 unsafe impl Sync for Data {}
@@ -79,7 +80,8 @@ pub struct Fill {
 }
 
 impl Work {
-    /// Executes it. After a fault in its context nothing is executed any more, but memory is still given back.
+    /// Executes it. After a fault in its context nothing is executed any more, but memory is still given
+    /// back.
     pub fn perform(&self, context: &Context) {
         if context.fault.raised() && !matches!(self, Self::Free(_)) {
             return;

@@ -68,7 +68,8 @@ impl Barriers {
 }
 
 impl BlockState<'_> {
-    /// A group reaches a barrier. Returns whether it goes on (arrives, or stands aside for its warp's other lanes).
+    /// A group reaches a barrier. Returns whether it goes on (arrives, or stands aside for its warp's other
+    /// lanes).
     pub(crate) fn reach_barrier(
         &mut self,
         warp: &mut Warp,
@@ -210,11 +211,12 @@ impl BlockState<'_> {
                 };
                 let rows = warp.rows(group.frame, noise);
                 let bits = |value: bool| if value { u32::MAX } else { 0 };
-                // SAFETY: predicates come from the decoder.
                 match barrier.reduction {
                     Reduction::None => {}
                     Reduction::Popc(row, _) => write_row(rows, row, group.mask, &[slot.count; 32]),
+                    // SAFETY: predicates come from the decoder.
                     Reduction::And(p, _) => unsafe { rows.set_pred(p, bits(slot.all), group.mask) },
+                    // SAFETY: as above.
                     Reduction::Or(p, _) => unsafe { rows.set_pred(p, bits(slot.any), group.mask) },
                 }
             }

@@ -184,7 +184,8 @@ impl BlockState<'_> {
                 );
                 return Err(Finding::new(FaultKind::Assert, message).thread(warp.index * 32 + lane as u32));
             }
-            // The device heap is the device's memory. Null, when there is no more, is what the program must check.
+            // The device heap is the device's memory. Null, when there is no more, is what the program must
+            // check.
             Builtin::Malloc => self.launch.spec.memory.alloc(a).unwrap_or(0),
             Builtin::Free => self.release(warp.index, lane, a)?,
         };

@@ -1,8 +1,8 @@
 //! Which accesses of a block's warps happened before which: vector clocks, advanced by barriers.
 //!
-//! An access remembers its warp's clock. It happened before what warp `w` does now if `w` has since met that warp at
-//! a barrier, that is if the remembered clock is below what `w` knows of that warp. Within a warp the same holds
-//! between lanes, with `bar.warp.sync` as the barrier.
+//! An access remembers its warp's clock. It happened before what warp `w` does now if `w` has since met that
+//! warp at a barrier, that is if the remembered clock is below what `w` knows of that warp. Within a warp the
+//! same holds between lanes, with `bar.warp.sync` as the barrier.
 
 /// Vector clocks of the warps of a block.
 #[derive(Debug, Default)]
@@ -57,8 +57,8 @@ impl Clocks {
         self.known[warp as usize].map(|clock| clock - self.base)
     }
 
-    /// `bar.warp.sync` orders the lanes of a warp. So, for other blocks, does a fence; that lanes of the warp are
-    /// then taken as ordered too forgives more than it should, and accuses nobody.
+    /// `bar.warp.sync` orders the lanes of a warp. So, for other blocks, does a fence; that lanes of the warp
+    /// are then taken as ordered too forgives more than it should, and accuses nobody.
     pub(crate) fn advance(&mut self, warp: u32) {
         self.known[warp as usize][warp as usize] += 1;
         self.refresh(warp);

@@ -45,8 +45,9 @@ impl BlockState<'_> {
         Ok(true)
     }
 
-    /// Lets lanes go on that wait for each other at different `bar.warp.sync`s, as the ISA has it: "until all threads
-    /// corresponding to membermask have executed a bar.warp.sync with the same membermask". Whether there were any.
+    /// Lets lanes go on that wait for each other at different `bar.warp.sync`s, as the ISA has it: "until all
+    /// threads corresponding to membermask have executed a bar.warp.sync with the same membermask". Whether
+    /// there were any.
     pub(crate) fn meet_apart(&mut self, warp: &mut Warp) -> bool {
         let waiting: Vec<(usize, u32)> = (0..warp.groups.len())
             .filter_map(|index| Some((index, self.waits_at_sync(warp, index)?)))
@@ -173,9 +174,11 @@ fn combine(rows: Rows, collective: &Collective, team: u32) {
             set(rows, p, if truth { u32::MAX } else { 0 }, team);
         }
         Collective::Match { all, wide, a, d, p, .. } => {
-            // SAFETY: the decoder says which width the row has.
-            let values: [u64; LANES] =
-                if wide { unsafe { rows.load(a) } } else { read_row(rows, a).map(u64::from) };
+            let values: [u64; LANES] = match wide {
+                // SAFETY: the decoder says which width the row has.
+                true => unsafe { rows.load(a) },
+                false => read_row(rows, a).map(u64::from),
+            };
             let equal = |lane: usize| {
                 lanes_of(team).filter(|&l| values[l] == values[lane]).fold(0, |m, l| m | 1 << l)
             };

@@ -178,8 +178,8 @@ impl<'a> BlockState<'a> {
 #[inline(always)]
 pub(crate) fn read(arena: &Arena, offset: usize, width: u32) -> u64 {
     let pointer = arena.data.pointer(offset, width as usize);
-    // SAFETY: `pointer` checked that the bytes lie in the plane; the caller checked alignment; all accesses of
-    // kernels are atomic, so racing programs are no undefined behaviour here.
+    // SAFETY: `pointer` checked that the bytes lie in the plane; the caller checked alignment; all accesses
+    // of kernels are atomic, so racing programs are no undefined behaviour here.
     unsafe {
         match width {
             1 => u64::from(AtomicU8::from_ptr(pointer).load(Relaxed)),

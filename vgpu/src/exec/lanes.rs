@@ -1,8 +1,8 @@
 //! Lifts scalar functions to the 32 lanes of a warp.
 //!
-//! A register of a warp is a row: 32 cells of 32 bits (also for 16-bit registers, zero-extended), or two rows holding
-//! 32 cells of 64 bits. A lifted function computes all lanes and keeps those under the mask, so that it vectorises;
-//! each is compiled twice, once for the AVX2 and FMA that nearly every x86-64 host has.
+//! A register of a warp is a row: 32 cells of 32 bits (also for 16-bit registers, zero-extended), or two rows
+//! holding 32 cells of 64 bits. A lifted function computes all lanes and keeps those under the mask, so that
+//! it vectorises; each is compiled twice, once for the AVX2 and FMA that nearly every x86-64 host has.
 
 use crate::arith::Noise;
 
@@ -30,8 +30,8 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// # Safety
-    /// `words` must point to as many rows, 64-byte aligned, and `preds` to as many words as the frame of every
-    /// instruction that is run on the result declares.
+    /// `words` must point to as many rows, 64-byte aligned, and `preds` to as many words as the frame of
+    /// every instruction that is run on the result declares.
     pub(crate) unsafe fn new(words: *mut u32, preds: *mut u32, noise: Noise) -> Rows {
         Rows { words, preds, noise }
     }
@@ -257,8 +257,8 @@ pub(crate) fn select<T: Lane + 'static>(pred: u32, negated: bool) -> LaneOp {
     })
 }
 
-/// `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`: the function takes the carry in and returns the carry out,
-/// which goes to predicate `carry` if `writes`.
+/// `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`: the function takes the carry in and returns the
+/// carry out, which goes to predicate `carry` if `writes`.
 pub(crate) fn carry<T, FN>(carry: u32, reads: bool, writes: bool, f: FN) -> LaneOp
 where
     T: Lane + 'static,

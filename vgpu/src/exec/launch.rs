@@ -116,7 +116,8 @@ impl<'a> Launch<'a> {
         self.wide.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts executed warp instructions against the limit, and notices that another block has ended the launch.
+    /// Counts executed warp instructions against the limit, and notices that another block has ended the
+    /// launch.
     pub(crate) fn spend(&self, instructions: u64) -> Step<()> {
         let Some(limit) = self.spec.settings.instruction_limit else { return Ok(()) };
         if self.executed.fetch_add(instructions, Relaxed) + instructions > limit {
@@ -126,8 +127,8 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// One host thread's share. A panic in it ends the launch as a finding does: the other threads must not wait for
-    /// the block that it leaves behind.
+    /// One host thread's share. A panic in it ends the launch as a finding does: the other threads must not
+    /// wait for the block that it leaves behind.
     fn work(&'a self, queue: &Mutex<Queue<'a>>) {
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_blocks(queue))) else { return };
         self.stop.store(true, Relaxed);

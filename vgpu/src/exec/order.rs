@@ -1,8 +1,9 @@
 //! Order between blocks: fences that release, and reads that acquire.
 //!
-//! A block's write happened before another block's access if the writing block executed a device-wide fence after it
-//! and the other one an atomic or volatile access after that fence, in real time. Whether the two met at the same
-//! address is not asked: the rule accuses nobody who synchronises, and everybody who does not.
+//! A block's write happened before another block's access if the writing block executed a device-wide fence
+//! after it and the other one an atomic or volatile access after that fence, in real time. Whether the two
+//! met at the same address is not asked: the rule accuses nobody who synchronises, and everybody who does
+//! not.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};

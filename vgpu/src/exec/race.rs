@@ -1,5 +1,5 @@
-//! Race detection in global memory: a word per four bytes for the last writer, one for the last readers, and words for
-//! each byte of those four that are not accessed as one.
+//! Race detection in global memory: a word per four bytes for the last writer, one for the last readers, and
+//! words for each byte of those four that are not accessed as one.
 
 use super::clocks::Clocks;
 use super::finding::{Finding, Step};
@@ -32,7 +32,8 @@ pub(crate) struct Accessor<'a> {
     pub(crate) strong: bool,
 }
 
-// A word, from bit 0: clock 24, strong, several lanes, thread 10, block 21, split, several warps, several blocks.
+// A word, from bit 0: clock 24, strong, several lanes, thread 10, block 21, split, several warps, several
+// blocks.
 const CLOCK: u64 = (1 << 24) - 1;
 const STRONG: u64 = 1 << 24;
 const LANES: u64 = 1 << 25;

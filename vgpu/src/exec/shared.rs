@@ -153,7 +153,8 @@ impl Shared {
                     check_writers(cell, who, byte, first, count, "read")?;
                 }
             }
-            // A strong read races with plain writes only, and those find it no more: it is what flags are polled with.
+            // A strong read races with plain writes only, and those find it no more: it is what flags are
+            // polled with.
             if !who.strong {
                 mark_read(cell, who, first, count, floor);
             }
@@ -162,7 +163,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes a read of the same bytes by several lanes, if no recent write makes it matter which ones they are.
+    /// Notes a read of the same bytes by several lanes, if no recent write makes it matter which ones they
+    /// are.
     #[inline(always)]
     pub(crate) fn note_broadcast(&mut self, who: Who<'_>, at: u32, bytes: u32) -> bool {
         let floor = who.clocks.floor(who.warp);
@@ -180,8 +182,8 @@ impl Shared {
         true
     }
 
-    /// Notes a write of up to 16 bytes; a finding if a read or write of them was not ordered before it. `same` says
-    /// whether the bytes already hold what is written, which makes two writes harmless.
+    /// Notes a write of up to 16 bytes; a finding if a read or write of them was not ordered before it.
+    /// `same` says whether the bytes already hold what is written, which makes two writes harmless.
     #[inline(always)]
     pub(crate) fn note_write(&mut self, who: Who<'_>, at: u32, bytes: u32, same: bool) -> Step<()> {
         let now = who.clocks.now(who.warp);
@@ -317,7 +319,8 @@ fn mark_several(cell: &mut Shadow, first: u32, count: u32) {
 }
 
 fn merge_read(cell: &mut Shadow, who: Who<'_>, now: u32) {
-    // Readers that this one is ordered behind need not be remembered: who is ordered behind this one is behind them.
+    // Readers that this one is ordered behind need not be remembered: who is ordered behind this one is
+    // behind them.
     for warp in lanes_of(cell.read_warps) {
         if who.clocks.knows(who.warp, warp as u32, cell.read_clock) {
             cell.read_warps &= !(1 << warp);

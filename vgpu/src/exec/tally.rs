@@ -28,8 +28,9 @@ pub(crate) struct Tally {
 }
 
 impl SharedTraffic {
-    /// Counts a request. Lanes that access the same word share it; a bank serves one word per pass. Accesses of 8
-    /// and 16 bytes go in two and four parts of the warp, as on hardware, unless one pass serves them all.
+    /// Counts a request. Lanes that access the same word share it; a bank serves one word per pass. Accesses
+    /// of 8 and 16 bytes go in two and four parts of the warp, as on hardware, unless one pass serves them
+    /// all.
     pub(crate) fn count(&mut self, addresses: &[u64; LANES], active: u32, bytes: u32) {
         self.requests += 1;
         self.bytes += u64::from(active.count_ones() * bytes);
@@ -54,7 +55,8 @@ impl SharedTraffic {
         }
     }
 
-    /// Counts one 8x8 tile of a tile access: a pass over the 128 bytes of its eight rows, if they do not conflict.
+    /// Counts one 8x8 tile of a tile access: a pass over the 128 bytes of its eight rows, if they do not
+    /// conflict.
     pub(crate) fn count_tile(&mut self, addresses: &[u64; LANES], tile: usize, first: bool) {
         self.requests += u64::from(first);
         self.bytes += 128;

@@ -28,8 +28,8 @@ impl BlockState<'_> {
     pub(crate) fn matrix(&mut self, warp: &Warp, rows: Rows, matrix: &Matrix, active: u32) -> Step<()> {
         self.whole_warp(warp, active)?;
         if matrix.mma.a == Element::F64 {
-            // SAFETY: the decoder gives 64-bit rows for f64 products.
             let gather = |list: &[Row]| {
+                // SAFETY: the decoder gives 64-bit rows for f64 products.
                 list.iter().map(|&row| unsafe { rows.load(row) }).collect::<Vec<[u64; LANES]>>()
             };
             let mut d = gather(&matrix.d);

@@ -181,8 +181,8 @@ impl Warp {
     /// The registers of a frame; valid until a frame is opened or closed.
     pub(crate) fn rows(&mut self, frame: u32, noise: Noise) -> Rows {
         let frame = self.frames[frame as usize];
-        // SAFETY: the frame's rows and predicates were allocated by `push_frame` as its function declares, and the
-        // decoder uses no others. `add` stays inside or at the end of the vectors.
+        // SAFETY: the frame's rows and predicates were allocated by `push_frame` as its function declares,
+        // and the decoder uses no others. `add` stays inside or at the end of the vectors.
         unsafe {
             let words = self.rows.as_mut_ptr().add(frame.row).cast();
             Rows::new(words, self.preds.as_mut_ptr().add(frame.pred), noise)

@@ -1,7 +1,7 @@
 //! Generic addresses: which space an address lies in.
 //!
-//! Shared and local memory and kernel parameters have 32-bit addresses of their own; generically they lie in windows
-//! far above what host or device pointers reach. Constants live in device memory.
+//! Shared and local memory and kernel parameters have 32-bit addresses of their own; generically they lie in
+//! windows far above what host or device pointers reach. Constants live in device memory.
 
 /// Window of the block's shared memory.
 pub(crate) const SHARED: u64 = 0x0100_0000_0000_0000;

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Data bytes per flag of [`Arena::touched`].
 const CHUNK: u64 = 4096;
 
-/// Addresses `base .. base + size` and, beside the data: which bytes were ever written, and for the running launch
-/// which bytes it loaded and stored and who accessed each 4-byte granule last.
+/// Addresses `base .. base + size` and, beside the data: which bytes were ever written, and for the running
+/// launch which bytes it loaded and stored and who accessed each 4-byte granule last.
 #[derive(Debug)]
 pub(crate) struct Arena {
     pub(crate) base: u64,
@@ -158,8 +158,8 @@ impl Arena {
         }
     }
 
-    /// Sums up and clears what the launch left in the shadow of `bytes` at `address`: unique sectors and bytes of
-    /// loads and of stores.
+    /// Sums up and clears what the launch left in the shadow of `bytes` at `address`: unique sectors and
+    /// bytes of loads and of stores.
     pub(crate) fn collect(&self, address: u64, bytes: u64) -> [(u64, u64); 2] {
         let mut unique = [(0, 0); 2];
         let first = self.offset(address) / CHUNK as usize;

@@ -96,8 +96,8 @@ impl GlobalMemory {
         self.book.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Device memory: its address, 256-byte aligned; `None` when there is no room, or for 0 bytes. Nobody has written
-    /// it yet: a kernel that reads it is reported.
+    /// Device memory: its address, 256-byte aligned; `None` when there is no room, or for 0 bytes. Nobody has
+    /// written it yet: a kernel that reads it is reported.
     pub fn alloc(&self, bytes: u64) -> Option<u64> {
         let mut book = self.write_book();
         if bytes == 0 || bytes > self.capacity - book.used {
@@ -112,8 +112,8 @@ impl GlobalMemory {
         Some(base)
     }
 
-    /// Pinned host memory, zeroed: an address that is both a host pointer and usable in kernels (unified addressing).
-    /// It does not count against the capacity, and counts as written.
+    /// Pinned host memory, zeroed: an address that is both a host pointer and usable in kernels (unified
+    /// addressing). It does not count against the capacity, and counts as written.
     pub fn alloc_host(&self, bytes: u64) -> Option<u64> {
         if bytes == 0 || bytes > HOST_ARENA {
             return None;
@@ -199,8 +199,8 @@ impl GlobalMemory {
         self.read_book().containing(address)
     }
 
-    /// The allocation that an address outside all live ones most likely meant: a freed one that held it, else the
-    /// nearest live one that ends at or below it, no more than 64 MiB away.
+    /// The allocation that an address outside all live ones most likely meant: a freed one that held it, else
+    /// the nearest live one that ends at or below it, no more than 64 MiB away.
     pub fn nearest(&self, address: u64) -> Option<Allocation> {
         const NEAR: u64 = 64 << 20;
         let book = self.read_book();
@@ -252,7 +252,8 @@ impl Book {
         (address < allocation.end()).then_some(allocation)
     }
 
-    /// Finds room behind the last placement, wrapping once; freed addresses are thus reused as late as possible.
+    /// Finds room behind the last placement, wrapping once; freed addresses are thus reused as late as
+    /// possible.
     fn place(&mut self, index: usize, arena: &Arena, bytes: u64) -> Option<u64> {
         let cursor = self.cursor[index];
         let base = self.gap(cursor, arena.end(), bytes).or_else(|| self.gap(arena.base, cursor, bytes))?;

@@ -1,4 +1,5 @@
-//! Device memory: global allocations with guards and initialisation bits, and the shadows of the race detector.
+//! Device memory: global allocations with guards and initialisation bits, and the shadows of the race
+//! detector.
 
 mod arena;
 mod global;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 const PAGE: usize = 4096;
 
-/// A zero-initialised range of host memory, committed page by page on first touch. All access is through atomics
-/// or through copies whose bounds the caller has checked: kernels under test may race, the host must not be undefined.
+/// A zero-initialised range of host memory, committed page by page on first touch. All access is through
+/// atomics or through copies whose bounds the caller has checked: kernels under test may race, the host must
+/// not be undefined.
 #[derive(Debug)]
 pub(crate) struct Plane {
     map: MmapRaw,
@@ -50,12 +51,14 @@ impl Plane {
     /// The 64-bit words `first .. first + count`.
     #[inline]
     pub(crate) fn longs(&self, first: usize, count: usize) -> &[AtomicU64] {
-        // SAFETY: bounds checked by `at`; page-aligned; AtomicU64 has the layout of u64 and any bits are valid.
+        // SAFETY: bounds checked by `at`; page-aligned; AtomicU64 has the layout of u64 and any bits are
+        // valid.
         unsafe { std::slice::from_raw_parts(self.at(first * 8, count * 8).cast(), count) }
     }
 
     pub(crate) fn write(&self, offset: usize, src: &[u8]) {
-        // SAFETY: bounds checked by `at`; `src` cannot overlap a mapping that is only reachable through raw pointers.
+        // SAFETY: bounds checked by `at`; `src` cannot overlap a mapping that is only reachable through raw
+        // pointers.
         unsafe { std::ptr::copy(src.as_ptr(), self.at(offset, src.len()), src.len()) }
     }
 

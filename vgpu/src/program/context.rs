@@ -57,8 +57,8 @@ impl<'m> Context<'m> {
         self.params.insert(name, offset);
     }
 
-    /// Places the shared variables that the kernel can reach. Returns the static size and where the dynamic area
-    /// begins.
+    /// Places the shared variables that the kernel can reach. Returns the static size and where the dynamic
+    /// area begins.
     pub(super) fn place_shared(&mut self, reachable: &[usize]) -> (u32, u32) {
         let mut at = 0u32;
         let mut dynamic_align = 16;

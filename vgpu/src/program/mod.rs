@@ -100,7 +100,8 @@ impl Module {
     /// Parses PTX text and places its globals and constants in `memory`.
     ///
     /// # Errors
-    /// Malformed PTX, with its line. Instructions that the virtual GPU does not know fail their kernel at launch.
+    /// Malformed PTX, with its line. Instructions that the virtual GPU does not know fail their kernel at
+    /// launch.
     pub fn load(ptx: &str, memory: &Arc<GlobalMemory>) -> Result<Module, LoadError> {
         let module = ptx::parse(ptx)?;
         if module.version == (0, 0) {

@@ -1,9 +1,9 @@
 //! The order in which diverged threads are scheduled.
 //!
-//! Threads of a warp that went different ways run lowest position first, and merge when they meet. Positions follow
-//! the control flow: before a join come both branches, and a loop's whole body comes before its exits, so that
-//! threads reconverge as early as they can. That is a topological order of the strongly connected components of the
-//! flow graph, recursively inside each of them with the edges back to its head removed.
+//! Threads of a warp that went different ways run lowest position first, and merge when they meet. Positions
+//! follow the control flow: before a join come both branches, and a loop's whole body comes before its exits,
+//! so that threads reconverge as early as they can. That is a topological order of the strongly connected
+//! components of the flow graph, recursively inside each of them with the edges back to its head removed.
 
 use super::code::{Inst, Op, Pc};
 

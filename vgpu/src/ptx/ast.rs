@@ -127,7 +127,8 @@ pub struct Variable<'a> {
     pub align: u32,
     /// Size in bytes; `None` for `[]`.
     pub size: Option<u64>,
-    /// Size of the innermost rows for initialisers of several dimensions; the outermost dimension is not in it.
+    /// Size of the innermost rows for initialisers of several dimensions; the outermost dimension is not in
+    /// it.
     pub strides: Vec<u64>,
     /// Initialiser.
     pub init: Option<Initial<'a>>,

@@ -1,7 +1,7 @@
 //! PTX text: lexer, syntax tree, parser.
 //!
-//! The parser knows the grammar, not the instruction set: any opcode with any modifiers passes, and it is the decoder
-//! ([`crate::program`]) that says which kernels hold instructions the virtual GPU does not execute.
+//! The parser knows the grammar, not the instruction set: any opcode with any modifiers passes, and it is the
+//! decoder ([`crate::program`]) that says which kernels hold instructions the virtual GPU does not execute.
 
 pub mod ast;
 mod body;

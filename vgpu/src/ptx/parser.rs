@@ -163,7 +163,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// `.loc file line column [, function_name label [+ n], inlined_at file line column]`; the innermost line counts.
+    /// `.loc file line column [, function_name label [+ n], inlined_at file line column]`; the innermost line
+    /// counts.
     pub(super) fn location(&mut self) -> Result_<u32> {
         self.at += 1;
         let (file, line) = (self.small()?, self.small()?);

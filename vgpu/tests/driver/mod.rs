@@ -1,7 +1,8 @@
-//! What the driver's tests share: NVIDIA's own C interface, on the virtual GPU, in a context of each test's own.
+//! What the driver's tests share: NVIDIA's own C interface, on the virtual GPU, in a context of each test's
+//! own.
 //!
-//! The functions are called through cudarc's bindings, which are generated from NVIDIA's headers: a wrong signature in
-//! the driver would show here.
+//! The functions are called through cudarc's bindings, which are generated from NVIDIA's headers: a wrong
+//! signature in the driver would show here.
 
 #![allow(dead_code, reason = "each test program uses some of it")]
 

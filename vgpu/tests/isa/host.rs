@@ -1,4 +1,5 @@
-//! The host's own floating-point unit under each rounding direction: an oracle that shares nothing with the emulator.
+//! The host's own floating-point unit under each rounding direction: an oracle that shares nothing with the
+//! emulator.
 
 #![allow(dead_code, reason = "each test crate uses a part")]
 

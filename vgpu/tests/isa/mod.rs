@@ -1,7 +1,7 @@
 //! Runs single instructions on the virtual GPU: one thread per row of operands.
 //!
-//! An instruction is given as PTX text over `%a0, %a1, ...` (operands) and `%d0, %d1, ...` (results), whose widths
-//! the signature names. Expectations belong to the tests; nothing here knows any instruction.
+//! An instruction is given as PTX text over `%a0, %a1, ...` (operands) and `%d0, %d1, ...` (results), whose
+//! widths the signature names. Expectations belong to the tests; nothing here knows any instruction.
 
 #![allow(dead_code, reason = "each test crate uses a part")]
 
@@ -93,8 +93,8 @@ fn kernel_text(inputs: &[Width], outputs: &[Width], body: &str) -> String {
     text + "  ret;\n}\n"
 }
 
-/// Executes `body` once per row: `signature` is `"b32 b32 -> b32"`, a row holds a number per operand. Gives the
-/// results of each row. Blocks are whole warps; the last one is filled up with copies of the last row.
+/// Executes `body` once per row: `signature` is `"b32 b32 -> b32"`, a row holds a number per operand. Gives
+/// the results of each row. Blocks are whole warps; the last one is filled up with copies of the last row.
 pub fn run(signature: &str, body: &str, rows: &[Vec<u64>]) -> Vec<Vec<u64>> {
     run_with(&Settings { checks: Checks::ALL, ..Settings::default() }, signature, body, rows)
 }
@@ -148,8 +148,8 @@ pub fn run_unjudged(settings: &Settings, signature: &str, body: &str, rows: &[Ve
     words.chunks_exact(outputs.len()).take(rows.len()).map(<[u64]>::to_vec).collect()
 }
 
-/// Has NVIDIA's assembler judge the PTX too, where `VGPU_TEST_PTXAS` names it: the tests then speak the ISA's language
-/// and not a dialect of the emulator's.
+/// Has NVIDIA's assembler judge the PTX too, where `VGPU_TEST_PTXAS` names it: the tests then speak the ISA's
+/// language and not a dialect of the emulator's.
 fn assemble(text: &str) {
     let Some(ptxas) = std::env::var_os("VGPU_TEST_PTXAS") else { return };
     let path = std::env::temp_dir().join(format!(
@@ -229,7 +229,8 @@ pub const INTS64: [u64; 12] = [
 /// Edges of 16-bit integers.
 pub const INTS16: [u64; 9] = [0, 1, 5, 0xff, 0x1234, 0x7fff, 0x8000, 0x8001, 0xffff];
 
-/// Single-precision edges: zeros, subnormals, the smallest normals, one and its neighbours, huge, infinite, NaN.
+/// Single-precision edges: zeros, subnormals, the smallest normals, one and its neighbours, huge, infinite,
+/// NaN.
 pub const FLOATS: [u64; 22] = [
     0,
     0x8000_0000,

@@ -88,7 +88,8 @@ impl Compiler {
         type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
         type Get = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
         let mut size = 0;
-        // SAFETY: the signatures are those of nvrtc.h, and the buffer is as long as NVRTC says that the text is.
+        // SAFETY: the signatures are those of nvrtc.h, and the buffer is as long as NVRTC says that the text
+        // is.
         unsafe {
             let function = format!("nvrtcGet{what}Size");
             assert_eq!(

@@ -37,7 +37,8 @@ pub struct Bench {
     launched: RefCell<Vec<CudaFunction>>,
 }
 
-/// Standard headers that the sources name and NVRTC does not have. What they declare, NVRTC or the CUDA headers do.
+/// Standard headers that the sources name and NVRTC does not have. What they declare, NVRTC or the CUDA
+/// headers do.
 const SHIMS: [(&str, &str); 5] = [
     ("stdint.h", "#include <cuda/std/cstdint>\nusing namespace ::cuda::std;\n"),
     ("cstdint", "#include <stdint.h>\n"),
@@ -165,8 +166,8 @@ fn device() -> Result<(Option<vgpu::VirtualGpu>, (i32, i32)), String> {
 
 /// Whether a library is a driver with a device, and not the virtual one. It is closed again.
 fn has_real_device(library: &str) -> bool {
-    // SAFETY: of the first name only the address is used; the two functions have these types in every release of the
-    // driver, and no preconditions.
+    // SAFETY: of the first name only the address is used; the two functions have these types in every release
+    // of the driver, and no preconditions.
     unsafe {
         let Ok(driver) = libloading::Library::new(library) else { return false };
         if driver.get::<unsafe extern "C" fn()>(b"vgpu_version").is_ok() {

@@ -172,7 +172,8 @@ fn argsort(bench: &Bench, name: &str, ascending: bool) -> Result<(), String> {
 
 const QUANTISED: usize = 256;
 
-/// Activations quantised to blocks of 32 bytes with scale and sum (`q8_1`), the kernel's output against the definition.
+/// Activations quantised to blocks of 32 bytes with scale and sum (`q8_1`), the kernel's output against the
+/// definition.
 fn quantise(bench: &Bench) -> Result<(), String> {
     let inputs = spread::<f32>(QUANTISED, -3.0, 3.0, 1);
     let bytes = quantised(bench, &inputs)?;

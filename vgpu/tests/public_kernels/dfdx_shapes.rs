@@ -108,7 +108,8 @@ const BINARY: [Binary; 8] = [
 ];
 
 /// Strides of the operands in the order of `DIMS`, then of the gradient of the right operand, which runs over
-/// (4, 8, 32) so that what is summed lies together: dims, output strides, strides of the other operand, twice.
+/// (4, 8, 32) so that what is summed lies together: dims, output strides, strides of the other operand,
+/// twice.
 fn info() -> Vec<usize> {
     let forward: [[usize; 3]; 3] = [DIMS, [256, 8, 1], [8, 0, 1]];
     let right: [[usize; 3]; 3] = [[4, 8, 32], [256, 1, 8], [256, 1, 8]];

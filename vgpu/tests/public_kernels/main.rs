@@ -1,12 +1,13 @@
-//! CUDA kernels written by others, compiled by NVRTC, run on the virtual GPU, compared with host results. On a machine
-//! with a GPU they run on that.
+//! CUDA kernels written by others, compiled by NVRTC, run on the virtual GPU, compared with host results. On
+//! a machine with a GPU they run on that.
 //!
-//! The kernels are those of candle 0.11 (`candle-kernels`) and dfdx 0.13, two Rust machine-learning frameworks. Cargo
-//! downloads their sources for the test (`sources/Cargo.toml`); nothing of them is kept here. The expectations are
-//! computed in double precision from the mathematical definition of each operation.
+//! The kernels are those of candle 0.11 (`candle-kernels`) and dfdx 0.13, two Rust machine-learning
+//! frameworks. Cargo downloads their sources for the test (`sources/Cargo.toml`); nothing of them is kept
+//! here. The expectations are computed in double precision from the mathematical definition of each
+//! operation.
 //!
-//! NVRTC and the CUDA headers come from `cargo xtask nvrtc` and `cargo xtask toolkit`. Without them, or without a
-//! network the first time, every kernel is reported as ignored, with the reason.
+//! NVRTC and the CUDA headers come from `cargo xtask nvrtc` and `cargo xtask toolkit`. Without them, or
+//! without a network the first time, every kernel is reported as ignored, with the reason.
 
 #[path = "../nvrtc/mod.rs"]
 mod nvrtc;

@@ -48,8 +48,8 @@ pub fn spread<T: Real>(count: usize, low: f64, high: f64, seed: u64) -> Vec<T> {
         .collect()
 }
 
-/// Compares with expectations in double precision: every element within `ulps` relative places of the type, of the
-/// larger of 1 and the expected magnitude.
+/// Compares with expectations in double precision: every element within `ulps` relative places of the type,
+/// of the larger of 1 and the expected magnitude.
 pub fn agree<T: Real>(seen: &[T], expected: &[f64], ulps: f64) -> Result<(), String> {
     if seen.len() != expected.len() {
         return Err(format!("{} results, {} expected", seen.len(), expected.len()));

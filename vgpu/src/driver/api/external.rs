@@ -1,7 +1,7 @@
 //! Functions that exist and say `CUDA_ERROR_NOT_SUPPORTED`.
 //!
-//! They are exported so that a program that looks them up finds them and is answered, as by a driver that lacks the
-//! feature. They take whatever arguments they are called with and touch none.
+//! They are exported so that a program that looks them up finds them and is answered, as by a driver that
+//! lacks the feature. They take whatever arguments they are called with and touch none.
 
 use crate::driver::status::Status;
 use crate::driver::{Symbol, guard};
@@ -22,8 +22,8 @@ macro_rules! unsupported {
 
 #[rustfmt::skip]
 unsupported! {
-    // Of today's interface: arrays, textures and surfaces, graphics, other processes and devices, external memory,
-    // virtual memory management, linking, green contexts, memory operations of streams, tensor maps.
+    // Of today's interface: arrays, textures and surfaces, graphics, other processes and devices, external
+    // memory, virtual memory management, linking, green contexts, memory operations of streams, tensor maps.
     cuArray3DCreate_v2, cuArray3DGetDescriptor_v2, cuArrayCreate_v2, cuArrayDestroy,
     cuArrayGetDescriptor_v2, cuArrayGetMemoryRequirements, cuArrayGetPlane, cuArrayGetSparseProperties,
     cuCheckpointProcessCheckpoint, cuCheckpointProcessGetRestoreThreadId, cuCheckpointProcessGetState,
@@ -84,8 +84,8 @@ unsupported! {
     cuTensorMapEncodeTiled, cuTensorMapReplaceAddress, cuTexObjectCreate, cuTexObjectDestroy,
     cuTexObjectGetResourceDesc, cuTexObjectGetResourceViewDesc, cuTexObjectGetTextureDesc,
     cuUserObjectCreate, cuUserObjectRelease, cuUserObjectRetain, cuWaitExternalSemaphoresAsync,
-    // Of the interface from before 64-bit addresses, and older ways to launch: a program that means the present ones
-    // asks for them with their suffix.
+    // Of the interface from before 64-bit addresses, and older ways to launch: a program that means the
+    // present ones asks for them with their suffix.
     cuCtxCreate, cuDeviceTotalMem, cuModuleGetGlobal, cuMemGetInfo, cuMemAlloc, cuMemAllocPitch, cuMemFree,
     cuMemGetAddressRange, cuMemAllocHost, cuMemHostGetDevicePointer, cuMemHostRegister, cuMemcpyHtoD,
     cuMemcpyDtoH, cuMemcpyDtoD, cuMemcpyHtoDAsync, cuMemcpyDtoHAsync, cuMemcpyDtoDAsync, cuMemcpy2D,

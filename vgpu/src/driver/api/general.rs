@@ -81,8 +81,9 @@ const FOUND: u32 = 0;
 const SYMBOL_NOT_FOUND: u32 = 1;
 const VERSION_NOT_SUFFICIENT: u32 = 2;
 
-/// Functions of which a later version has another interface: the CUDA version from which each suffix is meant.
-/// Functions without an entry had their last change before CUDA 11, so that the highest suffix is always meant.
+/// Functions of which a later version has another interface: the CUDA version from which each suffix is
+/// meant. Functions without an entry had their last change before CUDA 11, so that the highest suffix is
+/// always meant.
 const VERSIONED: &[(&str, c_int, &str)] = &[
     ("cuCtxCreate", 13000, "_v4"),
     ("cuCtxCreate", 3020, "_v2"),

@@ -201,8 +201,8 @@ const ERROR_LOG: u32 = 5;
 const ERROR_LOG_BYTES: u32 = 6;
 const LAST_OPTION: u32 = 40;
 
-/// Fills the log buffers that the options name, and sets their sizes to what was written. Options that steer the
-/// real assembler have no effect. Gives whether there was a buffer for the errors.
+/// Fills the log buffers that the options name, and sets their sizes to what was written. Options that steer
+/// the real assembler have no effect. Gives whether there was a buffer for the errors.
 fn fill_logs(keys: &[u32], values: &Out<*mut c_void>, error_log: &str) -> Result<bool> {
     if keys.iter().any(|&key| key > LAST_OPTION) {
         return Err(Status::INVALID_VALUE);

@@ -1,4 +1,5 @@
-//! The virtual GPU's own functions, which a program finds by `dlsym`: counters, fault reports, settings, version.
+//! The virtual GPU's own functions, which a program finds by `dlsym`: counters, fault reports, settings,
+//! version.
 //!
 //! | function | |
 //! |---|---|

@@ -105,7 +105,8 @@ export! {
         stream.submit(&context, Work::Host(HostCall { function, data: Data(data) }))
     }
 
-    /// Managed memory can be used from every stream and from the host at any time, so there is nothing to attach.
+    /// Managed memory can be used from every stream and from the host at any time, so there is nothing to
+    /// attach.
     fn cuStreamAttachMemAsync(handle: usize, address: u64, bytes: usize, flags: u32) {
         const SINGLE: u32 = 4;
         let context = current()?;

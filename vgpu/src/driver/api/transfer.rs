@@ -1,7 +1,7 @@
 //! Copies and memsets, synchronous and asynchronous.
 //!
-//! Memory of the caller's that is not pinned is treated as the real driver documents it: a copy from it is taken when
-//! the call is made, a copy to it is complete when the call returns.
+//! Memory of the caller's that is not pinned is treated as the real driver documents it: a copy from it is
+//! taken when the call is made, a copy to it is complete when the call returns.
 
 use std::sync::Arc;
 

@@ -82,7 +82,8 @@ impl<'m> Decoder<'_, 'm> {
         operands.iter().map(slot).collect()
     }
 
-    /// Size of the last declaration of that name before this line: call sequences reuse names at several sizes.
+    /// Size of the last declaration of that name before this line: call sequences reuse names at several
+    /// sizes.
     fn declared_size(&self, name: &str) -> Option<u32> {
         let mut before = self.body.variables.iter().filter(|v| v.name == name && v.line <= self.line);
         before

@@ -6,7 +6,8 @@ use crate::arith::single::MinMaxMode;
 use crate::arith::{F32Mode, Round, approx, double, single};
 use crate::exec::lanes::{each1, each2, map1, map2, map3};
 
-/// Expands the expression with a constant mode for the common ones, so that the loop folds to the bare operation.
+/// Expands the expression with a constant mode for the common ones, so that the loop folds to the bare
+/// operation.
 macro_rules! by_mode {
     ($mode:expr, $M:ident => $e:expr) => {
         match $mode {

@@ -376,7 +376,8 @@ impl<'m> Decoder<'_, 'm> {
         let Operand::Int(table) = self.operand(i, 4)? else { return Err(unsupported(i)) };
         let table = *table as u8;
         let (d, p) = Self::pair(self.operand(i, 0)?);
-        // The predicate is read from the result, which may overwrite a source: a row of its own holds it until then.
+        // The predicate is read from the result, which may overwrite a source: a row of its own holds it
+        // until then.
         let result = if p.is_some() { self.new_rows(1) } else { self.dest(d, 32)? };
         let rows = [self.src(i, 1, 32)?, self.src(i, 2, 32)?, self.src(i, 3, 32)?];
         self.lanes(map3(move |a, b, c| bits::lop3(a, b, c, table)), result, &rows, Class::Integer);

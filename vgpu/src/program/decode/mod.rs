@@ -292,7 +292,8 @@ fn last_type(i: &Instruction<'_>) -> Decode<Type> {
     types(i).last().copied().ok_or_else(|| unsupported(i))
 }
 
-/// Fails unless every modifier is a type or in the list: a modifier nobody reads would change nothing silently.
+/// Fails unless every modifier is a type or in the list: a modifier nobody reads would change nothing
+/// silently.
 fn only(i: &Instruction<'_>, known: &[&str]) -> Decode<()> {
     match i.mods.iter().find(|m| Type::parse(m).is_none() && !known.contains(m)) {
         None => Ok(()),

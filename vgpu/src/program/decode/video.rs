@@ -1,4 +1,5 @@
-//! Video instructions: SIMD ones, as the `__vadd2`-style intrinsics give them, and scalar ones of inline assembly.
+//! Video instructions: SIMD ones, as the `__vadd2`-style intrinsics give them, and scalar ones of inline
+//! assembly.
 
 use super::*;
 use crate::arith::Cmp;
