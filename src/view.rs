@@ -107,6 +107,9 @@ impl<const N: usize> Layout<N> {
 /// assert_eq!(features.get([1, 2, 0]), 14.0);
 /// # Ok::<(), multimix::Error>(())
 /// ```
+///
+/// A call (`LossCall` and its like) has one lifetime for all of its views. To use an input in one call after
+/// the other, give each a [`View::reborrow`] of it; inputs have the same method.
 pub struct View<'a, T: 'a, const N: usize, M: Memory = Host> {
     pub(crate) data: M::Ref<'a, T>,
     pub(crate) layout: Layout<N>,

@@ -151,3 +151,26 @@ device_data! {
     ['a, T] &'a CudaSlice<T>, &'a mut CudaSlice<T>;
     ['a, 'b: 'a, T: 'b] &'a CudaView<'b, T>, &'a mut CudaViewMut<'b, T>;
 }
+
+impl<T> Sealed for CudaView<'_, T> {}
+impl<T> Sealed for CudaViewMut<'_, T> {}
+
+impl<'a, T: 'a> Data<'a> for CudaView<'a, T> {
+    type Element = T;
+    type Memory = Cuda;
+
+    fn borrow(self) -> (CudaView<'a, T>, usize) {
+        let length = self.len();
+        (self, length)
+    }
+}
+
+impl<'a, T: 'a> DataMut<'a> for CudaViewMut<'a, T> {
+    type Element = T;
+    type Memory = Cuda;
+
+    fn borrow_mut(self) -> (CudaViewMut<'a, T>, usize) {
+        let length = self.len();
+        (self, length)
+    }
+}
