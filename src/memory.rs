@@ -5,6 +5,8 @@
 
 use std::fmt::Debug;
 
+use crate::error::{Error, ErrorKind, Result};
+
 pub(crate) mod sealed {
     pub trait Sealed {}
 
@@ -102,6 +104,23 @@ impl Addressed for Host {
     fn address_mut<T>(data: &&mut [T]) -> u64 {
         data.as_ptr() as u64
     }
+}
+
+/// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them
+/// first.
+pub(crate) fn zeros<T: bytemuck::Zeroable>(
+    op: &'static str,
+    name: &'static str,
+    shape: &[usize],
+) -> Result<Vec<T>> {
+    let product =
+        |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
+    let bytes = product(size_of::<T>(), shape);
+    let (Some(count), Some(bytes)) = (product(1, shape), bytes) else {
+        return Err(Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: shape.to_vec() }));
+    };
+    bytemuck::try_zeroed_vec(count)
+        .map_err(|()| Error::new(op, ErrorKind::Memory { name: name.into(), bytes }))
 }
 
 macro_rules! host_data {

@@ -6,7 +6,7 @@ use super::backend::Backend;
 use super::bridge::{self, ATTENTION, Argument, Borrowed, FEATURES, Float, Operand, TARGETS};
 use super::draw::{Draw, OwnedDraw};
 use super::op::{Differentiable, Given, TensorGradients, apply, with_backend};
-use crate::cpu;
+use crate::memory::zeros;
 use crate::op::{Engine, MixInput, MixedGradients, WeightsInput};
 use crate::problem::{at_least_one, check_label, expect_shape};
 
@@ -63,7 +63,7 @@ fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     let labels = labels.to_dtype(DType::I64)?;
     if labels.device().is_cpu() {
         let labels = labels.to_vec1::<i64>()?;
-        let mut rows = cpu::zeros::<f32>(OP, "the rows of labels", &[labels.len(), classes])?;
+        let mut rows = zeros::<f32>(OP, "the rows of labels", &[labels.len(), classes])?;
         for (index, &label) in labels.iter().enumerate() {
             check_label(OP, index, label, classes)?;
             rows[index * classes + label as usize] = 1.0;

@@ -8,8 +8,8 @@ use super::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
 use crate::op::{
-    ATTENTION as OP, AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, Call, Check,
-    Engine, Labels,
+    ATTENTION as OP, AttentionBackwardCall, AttentionCall, AttentionGradients, AttentionInput, Engine,
+    Labels, check_call,
 };
 use crate::problem::{AttentionOptions, Normalise, Query};
 use crate::view::{Layout, View, ViewMut};
@@ -37,7 +37,7 @@ pub fn attention<T: Element>(input: &AttentionInput<'_, T>, options: &AttentionO
 /// # Errors
 /// As [`attention()`].
 pub fn attention_workspace<T: Element>(call: &AttentionCall<'_, T>) -> Result<usize> {
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     words(&call.input).map(workers::bytes)
 }
 
@@ -47,7 +47,7 @@ pub fn attention_workspace<T: Element>(call: &AttentionCall<'_, T>) -> Result<us
 /// As [`attention()`], and [`ErrorKind::Workspace`](crate::ErrorKind::Workspace) when the workspace is too
 /// small.
 pub fn attention_into<T: Element>(call: &mut AttentionCall<'_, T>, workspace: &mut [u8]) -> Result<()> {
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     let AttentionCall { input, options, maps } = call;
     let scratch = workers::words(OP, workspace, words(input)?)?;
     let (b, (out, layout)) = (input.features.shape()[0], share(maps));
@@ -77,7 +77,7 @@ pub fn attention_backward<T: Element>(
 /// # Errors
 /// As [`attention()`].
 pub fn attention_backward_workspace<T: Element>(call: &AttentionBackwardCall<'_, T>) -> Result<usize> {
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     words(&call.input).map(workers::bytes)
 }
 
@@ -90,7 +90,7 @@ pub fn attention_backward_into<T: Element>(
     call: &mut AttentionBackwardCall<'_, T>,
     workspace: &mut [u8],
 ) -> Result<()> {
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     let AttentionBackwardCall { input, options, d_maps, outputs } = call;
     let [b, _, d] = input.features.shape();
     let (queries, scratch) = workers::words(OP, workspace, words(input)?)?.split_at_mut(b * d);

@@ -52,8 +52,8 @@ pub use scale::scale_into;
 pub use weights::{weights, weights_into, weights_workspace};
 
 use crate::element::{Element, Scalar};
-use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Host;
+use crate::error::Result;
+use crate::memory::{Host, zeros};
 use crate::op::{self, Engine};
 use crate::op::{AttentionBackwardCall, AttentionCall, LossCall, MixBackwardCall, MixCall, WeightsCall};
 
@@ -72,49 +72,29 @@ impl Engine for Cpu {
     }
 
     fn run_weights<T: Element>(&self, call: &mut WeightsCall<'_, T>) -> Result<()> {
-        weights_into(call, &mut zeros_bytes(op::WEIGHTS, weights_workspace(call)?)?)
+        weights_into(call, &mut zeros(op::WEIGHTS, "the workspace", &[weights_workspace(call)?])?)
     }
 
     fn run_attention<T: Element>(&self, call: &mut AttentionCall<'_, T>) -> Result<()> {
-        attention_into(call, &mut zeros_bytes(op::ATTENTION, attention_workspace(call)?)?)
+        attention_into(call, &mut zeros(op::ATTENTION, "the workspace", &[attention_workspace(call)?])?)
     }
 
     fn run_attention_backward<T: Element>(&self, call: &mut AttentionBackwardCall<'_, T>) -> Result<()> {
-        attention_backward_into(call, &mut zeros_bytes(op::ATTENTION, attention_backward_workspace(call)?)?)
+        attention_backward_into(
+            call,
+            &mut zeros(op::ATTENTION, "the workspace", &[attention_backward_workspace(call)?])?,
+        )
     }
 
     fn run_mix<T: Element>(&self, call: &mut MixCall<'_, T>) -> Result<()> {
-        mix_into(call, &mut zeros_bytes(op::MIX, mix_workspace(call)?)?)
+        mix_into(call, &mut zeros(op::MIX, "the workspace", &[mix_workspace(call)?])?)
     }
 
     fn run_mix_backward<T: Element>(&self, call: &mut MixBackwardCall<'_, T>) -> Result<()> {
-        mix_backward_into(call, &mut zeros_bytes(op::MIX, mix_backward_workspace(call)?)?)
+        mix_backward_into(call, &mut zeros(op::MIX, "the workspace", &[mix_backward_workspace(call)?])?)
     }
 
     fn run_loss<T: Element>(&self, call: &mut LossCall<'_, T>) -> Result<()> {
-        loss_into(call, &mut zeros_bytes(op::LOSS, loss_workspace(call)?)?)
+        loss_into(call, &mut zeros(op::LOSS, "the workspace", &[loss_workspace(call)?])?)
     }
-}
-
-/// A vector of zeros, or an error where memory does not suffice. Fresh pages are left for whoever writes them
-/// first.
-pub(crate) fn zeros<T: bytemuck::Zeroable>(
-    op: &'static str,
-    name: &'static str,
-    shape: &[usize],
-) -> Result<Vec<T>> {
-    let product =
-        |first, sizes: &[usize]| sizes.iter().try_fold(first, |x: usize, &size| x.checked_mul(size));
-    let bytes = product(size_of::<T>(), shape);
-    let (Some(count), Some(bytes)) = (product(1, shape), bytes) else {
-        return Err(Error::new(op, ErrorKind::TooLarge { name: name.into(), sizes: shape.to_vec() }));
-    };
-    bytemuck::try_zeroed_vec(count)
-        .map_err(|()| Error::new(op, ErrorKind::Memory { name: name.into(), bytes }))
-}
-
-/// A workspace of so many bytes, or an error where memory does not suffice.
-fn zeros_bytes(op: &'static str, bytes: usize) -> Result<Vec<u8>> {
-    bytemuck::try_zeroed_vec(bytes)
-        .map_err(|()| Error::new(op, ErrorKind::Memory { name: "the workspace".into(), bytes }))
 }

@@ -4,7 +4,7 @@ use super::pack::{read_row, write_row};
 use super::workers::share;
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Call, Check, SCALE, ScaleCall};
+use crate::op::{ScaleCall, check_call};
 use rayon::prelude::*;
 
 /// out = gradient · factor · scalar, with the product of the two factors taken first and the result rounded
@@ -25,7 +25,7 @@ use rayon::prelude::*;
 /// # Ok::<(), multimix::Error>(())
 /// ```
 pub fn scale_into<T: Element, G: Element>(call: &mut ScaleCall<'_, T, G>) -> Result<()> {
-    call.check(&mut Check::new(SCALE))?;
+    check_call(call)?;
     let ScaleCall { gradient, upstream, out } = call;
     let (factor, [b, r, c]) = (upstream.value(), gradient.shape());
     let (out, layout) = share(out);

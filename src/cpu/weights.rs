@@ -5,9 +5,7 @@ use super::slab::{Slab, Source, even_tiles, row_stride};
 use super::workers::{self, Carve, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{
-    Call, Check, Columns, Engine, MixMatrix, Reborrow, WEIGHTS as OP, WeightsCall, WeightsInput,
-};
+use crate::op::{Columns, Engine, MixMatrix, Reborrow, WEIGHTS as OP, WeightsCall, WeightsInput, check_call};
 use crate::sampler::panel::{PANEL, Panel};
 
 /// Columns drawn at a time.
@@ -51,7 +49,7 @@ fn items<T>(call: &WeightsCall<'_, T>) -> usize {
 }
 
 fn check<T: Element>(call: &WeightsCall<'_, T>) -> Result<()> {
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     call.columns.check_values(OP, &call.input.attention)?;
     workers::check_countable(OP, call.input.b, call.input.r, 1)
 }

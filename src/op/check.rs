@@ -14,6 +14,11 @@ pub trait Call {
     fn check(&self, check: &mut Check) -> Result<()>;
 }
 
+/// Checks a call of host memory.
+pub(crate) fn check_call<C: Call>(call: &C) -> Result<()> {
+    call.check(&mut Check::new(C::OP))
+}
+
 /// The arguments of one call, looked at one by one.
 #[derive(Debug)]
 pub struct Check {

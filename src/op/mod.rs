@@ -38,7 +38,7 @@ pub use scale::ScaleCall;
 pub use targets::{Labels, Targets};
 pub use weights::{MixMatrix, WeightsCall, WeightsInput, WeightsOutputs};
 
-pub(crate) use check::{Call, Check};
+pub(crate) use check::{Call, Check, check_call};
 pub(crate) use engine::Engine;
 pub(crate) use place::{Read, Reborrow, Write};
 #[allow(unused_imports)] // what only the CUDA engine asks for

@@ -1,8 +1,8 @@
 //! Checks on sizes and values: what the loops index has been checked here first.
 
 use super::{Sizes, Targets};
-pub(super) use crate::cpu::zeros;
 use crate::error::{Error, ErrorKind, Result};
+pub(super) use crate::memory::zeros;
 use crate::problem::{at_least_one, check_label};
 
 /// No size is zero.

@@ -20,7 +20,7 @@ use super::slab::Source;
 use super::workers::{self, Carve, Shared, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Call, Check, Columns, Engine, LOSS as OP, Loss, LossCall, LossInput, Reborrow, Want};
+use crate::op::{Columns, Engine, LOSS as OP, Loss, LossCall, LossInput, Reborrow, Want, check_call};
 use crate::problem::LossOptions;
 use crate::sampler::panel::Panel;
 use finish::{Finish, LogitGradient};
@@ -79,7 +79,7 @@ pub fn loss_workspace<T: Element>(call: &LossCall<'_, T>) -> Result<usize> {
 
 fn check<T: Element>(call: &LossCall<'_, T>) -> Result<()> {
     let [b, r, c] = call.input.logits.shape();
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     call.input.check_values(&call.columns)?;
     workers::check_countable(OP, b, r, c)
 }

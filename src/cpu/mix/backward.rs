@@ -11,8 +11,8 @@ use crate::cpu::workers::{self, Carve, Shared, WideSums, Word, for_each_item, sh
 use crate::element::Element;
 use crate::error::Result;
 use crate::op::{
-    Call, Check, Columns, Engine, MixBackwardCall, MixBackwardOutputs, MixGradients, MixInput,
-    MixedGradients, Reborrow,
+    Columns, Engine, MixBackwardCall, MixBackwardOutputs, MixGradients, MixInput, MixedGradients, Reborrow,
+    check_call,
 };
 use crate::sampler::panel::{PANEL, Panel};
 use crate::view::{Layout, View, ViewMut};
@@ -53,7 +53,7 @@ struct Plan {
 impl Plan {
     /// After the checks.
     fn new<T: Element>(call: &MixBackwardCall<'_, T>) -> Result<Self> {
-        call.check(&mut Check::new(OP))?;
+        check_call(call)?;
         check(&call.columns, &call.input)?;
         Ok(Self {
             cut: Cut::new(&call.columns, &call.input),

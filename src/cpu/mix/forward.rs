@@ -8,7 +8,7 @@ use crate::cpu::slab::{Slab, Source, even_tiles, row_stride};
 use crate::cpu::workers::{self, Carve, Shared, Word, for_each_item, share};
 use crate::element::Element;
 use crate::error::Result;
-use crate::op::{Call, Check, Columns, Engine, MixCall, MixInput, Mixed, Reborrow};
+use crate::op::{Columns, Engine, MixCall, MixInput, Mixed, Reborrow, check_call};
 use crate::sampler::panel::{PANEL, Panel};
 use crate::view::Layout;
 
@@ -40,7 +40,7 @@ pub fn mix_workspace<T: Element>(call: &MixCall<'_, T>) -> Result<usize> {
 }
 
 fn checked<T: Element>(call: &MixCall<'_, T>) -> Result<Cut> {
-    call.check(&mut Check::new(OP))?;
+    check_call(call)?;
     check(&call.columns, &call.input)?;
     Ok(Cut::new(&call.columns, &call.input))
 }
