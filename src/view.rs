@@ -68,11 +68,11 @@ impl<const N: usize> Layout<N> {
         if self.shape.contains(&0) {
             return true;
         }
-        let mut axes: Vec<(usize, usize)> =
-            self.strides.iter().copied().zip(self.shape).filter(|&(_, size)| size > 1).collect();
+        let mut axes: [(usize, usize); N] =
+            std::array::from_fn(|axis| (self.strides[axis], self.shape[axis]));
         axes.sort_unstable();
         let mut reach = 1u128;
-        for (stride, size) in axes {
+        for (stride, size) in axes.into_iter().filter(|&(_, size)| size > 1) {
             if (stride as u128) < reach {
                 return false;
             }
@@ -152,7 +152,8 @@ impl<'a, T, const N: usize, M: Memory> View<'a, T, N, M> {
     /// As [`View::new`].
     #[track_caller]
     pub fn from_layout(data: impl Data<'a, Element = T, Memory = M>, layout: Layout<N>) -> Result<Self> {
-        Self::named(here(), data, layout)
+        let at = Location::caller();
+        Self::build(|| made_at(at), data, layout)
     }
 
     /// As [`View::from_layout`], for callers who know what the view is: errors give it this name.
@@ -164,8 +165,16 @@ impl<'a, T, const N: usize, M: Memory> View<'a, T, N, M> {
         data: impl Data<'a, Element = T, Memory = M>,
         layout: Layout<N>,
     ) -> Result<Self> {
+        Self::build(|| name.into(), data, layout)
+    }
+
+    fn build(
+        name: impl FnOnce() -> Cow<'static, str>,
+        data: impl Data<'a, Element = T, Memory = M>,
+        layout: Layout<N>,
+    ) -> Result<Self> {
         let (data, length) = data.borrow();
-        check_length(name.into(), length, &layout)?;
+        check(name, length, &layout, false)?;
         Ok(Self { data, layout })
     }
 
@@ -234,7 +243,8 @@ impl<'a, T, const N: usize, M: Memory> ViewMut<'a, T, N, M> {
     /// As [`ViewMut::with_strides`].
     #[track_caller]
     pub fn from_layout(data: impl DataMut<'a, Element = T, Memory = M>, layout: Layout<N>) -> Result<Self> {
-        Self::named(here(), data, layout)
+        let at = Location::caller();
+        Self::build(|| made_at(at), data, layout)
     }
 
     /// As [`ViewMut::from_layout`], for callers who know what the view is: errors give it this name.
@@ -246,9 +256,16 @@ impl<'a, T, const N: usize, M: Memory> ViewMut<'a, T, N, M> {
         data: impl DataMut<'a, Element = T, Memory = M>,
         layout: Layout<N>,
     ) -> Result<Self> {
-        let ((data, length), name) = (data.borrow_mut(), name.into());
-        check_length(name.clone(), length, &layout)?;
-        layout.check_injective(OP, name)?;
+        Self::build(|| name.into(), data, layout)
+    }
+
+    fn build(
+        name: impl FnOnce() -> Cow<'static, str>,
+        data: impl DataMut<'a, Element = T, Memory = M>,
+        layout: Layout<N>,
+    ) -> Result<Self> {
+        let (data, length) = data.borrow_mut();
+        check(name, length, &layout, true)?;
         Ok(Self { data, layout })
     }
 
@@ -291,18 +308,25 @@ impl<T: Copy, const N: usize> ViewMut<'_, T, N> {
 const OP: &str = "view";
 
 /// What errors call a view that has no name of its own: the line that made it.
-#[track_caller]
-fn here() -> String {
-    let at = Location::caller();
-    format!("the view made at {}:{}", at.file(), at.line())
+fn made_at(at: &Location<'_>) -> Cow<'static, str> {
+    format!("the view made at {}:{}", at.file(), at.line()).into()
 }
 
-fn check_length<const N: usize>(name: Cow<'static, str>, given: usize, layout: &Layout<N>) -> Result<()> {
-    let wanted = layout.reach(OP, name.clone())?;
-    if given < wanted {
-        return Err(Error::new(OP, ErrorKind::Length { name, given, wanted }));
+/// Whether memory of `given` elements holds the layout, and no place of it twice if it is written.
+fn check<const N: usize>(
+    name: impl FnOnce() -> Cow<'static, str>,
+    given: usize,
+    layout: &Layout<N>,
+    written: bool,
+) -> Result<()> {
+    match layout.reach(OP, "") {
+        Ok(wanted) if wanted > given => {
+            Err(Error::new(OP, ErrorKind::Length { name: name(), given, wanted }))
+        }
+        Ok(_) if !written || layout.is_injective() => Ok(()),
+        Ok(_) => layout.check_injective(OP, name()),
+        Err(_) => layout.reach(OP, name()).map(|_| ()),
     }
-    Ok(())
 }
 
 impl<T, const N: usize, M: Memory> Clone for View<'_, T, N, M> {

@@ -143,9 +143,13 @@ impl Engine {
         stream: Option<sys::CUstream>,
     ) -> Result<Vec<sys::CUfunction>> {
         self.bind(op)?;
+        let loaded = |&(variant, kernel): &(Variant, &str)| self.modules.get(&variant)?.function(kernel);
+        if let Some(functions) = kernels.iter().map(loaded).collect() {
+            return Ok(functions);
+        }
         let mut missing: Vec<Variant> = vec![];
         for (variant, _) in kernels {
-            if !self.modules.contains(variant) && !missing.contains(variant) {
+            if self.modules.get(variant).is_none() && !missing.contains(variant) {
                 missing.push(*variant);
             }
         }

@@ -69,9 +69,9 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Whether a variant is loaded.
-    pub fn contains(&self, variant: &Variant) -> bool {
-        self.loaded.contains(variant)
+    /// A variant, if it is loaded.
+    pub fn get(&self, variant: &Variant) -> Option<Arc<Loaded>> {
+        self.loaded.get(variant)
     }
 
     /// All that is loaded.

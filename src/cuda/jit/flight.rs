@@ -51,10 +51,10 @@ impl<K: Eq + Hash, V: Clone> Flights<K, V> {
         value.clone()
     }
 
-    /// Whether the value of `key` has been made.
-    pub fn contains(&self, key: &K) -> bool {
+    /// The value of `key`, if it has been made.
+    pub fn get(&self, key: &K) -> Option<V> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.get(key).is_some_and(|slot| slot.try_lock().is_ok_and(|value| value.is_some()))
+        slots.get(key)?.try_lock().ok()?.clone()
     }
 
     /// All values made so far, in no order. Those being made are left out.
