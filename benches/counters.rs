@@ -11,8 +11,6 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::process::ExitCode;
-
 use half::bf16;
 use multimix::cuda::cudarc::driver::CudaSlice;
 use multimix::cuda::{Cuda, Queue};
@@ -21,8 +19,7 @@ use multimix::{
     Mixing,
 };
 use multimix::{Targets, View, Want, WeightsInput};
-use support::device::{Device, device};
-use support::nvrtc;
+use support::device::{Device, virtual_device};
 use vgpu::VirtualGpu;
 use vgpu::counters::Counters;
 use vgpu::roofline;
@@ -30,22 +27,8 @@ use vgpu::roofline;
 /// b, r, d, c, n of the shapes A (CIFAR-100) and S (small).
 const SHAPES: [(&str, [usize; 5]); 2] = [("S", [32, 16, 64, 10, 128]), ("A", [128, 16, 512, 100, 1000])];
 
-fn main() -> ExitCode {
-    if !nvrtc::provide() {
-        eprintln!("no NVRTC here; `cargo xtask nvrtc` fetches it");
-        return ExitCode::FAILURE;
-    }
-    let device = match device() {
-        Ok(device) => device,
-        Err(missing) => {
-            eprintln!("{missing}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let Some(gpu) = &device.virtual_gpu else {
-        eprintln!("only the virtual GPU counts, and this machine's driver was found first");
-        return ExitCode::FAILURE;
-    };
+fn main() -> Result<(), String> {
+    let (device, gpu) = virtual_device()?;
     gpu.set("checks", "none").expect("checks can always be switched off");
     println!("Counted on {}.\n", device.engine.device().name);
     println!(
@@ -57,7 +40,7 @@ fn main() -> ExitCode {
         Bench::<f32>::new(device, gpu, name, sizes, "f32").run();
         Bench::<bf16>::new(device, gpu, name, sizes, "bf16").run();
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// The device that times are modelled for.

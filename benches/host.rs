@@ -15,7 +15,6 @@ mod common;
 mod support;
 
 use std::ffi::{CString, c_void};
-use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -25,8 +24,7 @@ use multimix::cuda::{Bare, Queue};
 use multimix::{
     Alpha, Layout, LossCall, LossInput, LossOptions, LossOutputs, Mixing, Targets, View, ViewMut,
 };
-use support::device::{Device, device};
-use support::nvrtc;
+use support::device::{Device, virtual_device};
 
 /// Shape A at 7 x 7 positions.
 const B: usize = 128;
@@ -45,22 +43,8 @@ const EMPTY: &str = "
 .visible .entry empty(.param .align 8 .b8 parameters[256]) { ret; }
 ";
 
-fn main() -> ExitCode {
-    if !nvrtc::provide() {
-        eprintln!("no NVRTC here; `cargo xtask nvrtc` fetches it");
-        return ExitCode::FAILURE;
-    }
-    let device = match device() {
-        Ok(device) => device,
-        Err(missing) => {
-            eprintln!("{missing}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let Some(gpu) = &device.virtual_gpu else {
-        eprintln!("only the virtual GPU can leave launches out, and this machine's driver was found first");
-        return ExitCode::FAILURE;
-    };
+fn main() -> Result<(), String> {
+    let (device, gpu) = virtual_device()?;
     gpu.set("execute", "0").expect("launches can always be left out");
 
     let (mut step, empty, stream) = (Step::new(device, &device.stream), Empty::new(), &device.stream);
@@ -93,7 +77,7 @@ fn main() -> ExitCode {
     let mut row = Row::new("`Queue::loss_into`, on a second stream with cudarc's events");
     (0..ROUNDS).for_each(|_| row.measure(|| step.typed()));
     row.print();
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// One line of the table.

@@ -84,6 +84,16 @@ pub fn lacks_ampere(missing: Option<&str>) -> Option<&str> {
     }
 }
 
+/// The virtual GPU, for benches that ask it for what no device would do; where there is none, why.
+pub fn virtual_device() -> Result<(&'static Device, &'static VirtualGpu), String> {
+    if !nvrtc::provide() {
+        return Err("no NVRTC here; `cargo xtask nvrtc` fetches it".into());
+    }
+    let device = device()?;
+    let found = "only the virtual GPU can do this, and this machine's driver was found first";
+    Ok((device, device.virtual_gpu.as_ref().ok_or(found)?))
+}
+
 /// The process's device. The error says why there is none.
 pub fn device() -> Result<&'static Device, String> {
     static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
