@@ -5,7 +5,8 @@
 // backward, from da (b, r):
 //   ReLU + l1: dt_ij = (da_ij - sum_l a_il da_il) / sum_l max(t_il, 0) where t_ij > 0, else 0
 //   softmax: dt_ij = a_ij (da_ij - sum_l a_il da_il)
-//   du_i = sum_j dt_ij z_ij        dz_ij = dt_ij u_i + (GAP) du_i / r        (CAM) dW[y] = sum of du_i over the examples with label y
+//   du_i = sum_j dt_ij z_ij        dz_ij = dt_ij u_i + (GAP) du_i / r
+//   (CAM) dW[y] = sum of du_i over the examples with label y
 //
 // Z (b, r, d) and W (c, d) of ELEMENT, any strides; a, t, da (b, r) in f32, contiguous. Sums in f32.
 //

@@ -16,8 +16,8 @@
 // grid     x = r * ceil(b / 64) * ceil(c / 64) * splits (split.cuh)
 // block    128
 // shared   as loss_residual.cuh divides it, and three factors a column
-// partial  f32 (splits, ceil(c / 64) + 2, r, b): a slice for each tile of classes, then sum_k Lambda x, then sum_k Lambda of columns
-//          with mass; added to what is there where `accumulate`
+// partial  f32 (splits, ceil(c / 64) + 2, r, b): a slice for each tile of classes, then sum_k Lambda x, then sum_k Lambda of
+//          the columns with mass; added to what is there where `accumulate`
 // kernel `loss_backward_attention_sum`   da (b, r), zero for examples whose map was replaced; after loss_finish
 // grid     x = ceil(b r / 256)        block 256
 // defines  -DELEMENT=  -DMATH=0  -DTARGETS= 1 labels, 2 soft  -DPANEL=64

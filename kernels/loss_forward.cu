@@ -18,7 +18,7 @@
 //          -DPANEL= multiple of 64; 64 with DRAW 6   -DWARPS=   -DTARGETS= 1 labels, 2 soft
 //
 // workspace, none of it grows with n
-//   matrix      (r, columns, b) of Number (ELEMENT with MATH 2, else f32), columns on 16-byte boundaries; only for a gradient or DRAW 6
+//   matrix      (r, columns, b) of Number (ELEMENT with MATH 2, else f32), columns 16-byte aligned, for a gradient or DRAW 6
 //   statistics  f32 (r, 6, statistics_stride >= columns); only for a gradient. For that of attention MATH is 0: loss_rows.cuh
 //   partial     f64 (r, ceil(columns / 16), 4): sums over the 16 columns of a warp
 //

@@ -11,7 +11,7 @@
 //                         of the columns for 16 WARPS examples, 64 channels.
 // block                   32 WARPS
 // shared                  two stages of both operands, and a tile a warp in the same place
-// output                  without `partial`: `out` itself, ELEMENT (SIDE 0) or f32 (SIDE 1, only where r = 1); only with splits = 1
+// output                  without `partial`: `out` itself, ELEMENT (SIDE 0) or f32 (SIDE 1, only where r = 1); with splits = 1
 //                         with `partial`: slices (split.cuh), which `split_sum` adds up, for SIDE 1 as splits * r of r = 1
 // defines                 -DELEMENT=  -DMATH=  -DSIDE=  -DWARPS=
 //

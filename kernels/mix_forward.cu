@@ -6,8 +6,8 @@
 // at each position) is drawn and normalised on chip and never stored.
 //
 // kernel `mix_forward`
-// grid     x = r * ceil(n / (16 WARPS)) * splits, position slowest, then column tile, then split. A block makes 16 WARPS mixtures of
-//          one position and sweeps its split's share of the tiles of 64 channels; every split draws again.
+// grid     x = r * ceil(n / (16 WARPS)) * splits, position slowest, then column tile, then split. A block makes 16 WARPS mixtures
+//          of one position and sweeps its split's share of the tiles of 64 channels; every split draws again.
 // block    32 WARPS threads; a warp owns 16 mixtures from the draw to the store
 // shared   slabs and two stages, in one place where STATIONARY; then a tile a warp, and with MULTI scratch of its own
 // defines  -DELEMENT= float|f16|bf16   -DMATH= 0 f32 exact, 1 tf32, 2 16 bits   -DDRAW= 0..5 (draw.cuh)   -DPANEL= multiple of 64

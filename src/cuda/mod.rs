@@ -3,7 +3,7 @@
 //! [`Engine`] belongs to one [`CudaContext`](cudarc::driver::CudaContext) and holds its compiled kernels;
 //! [`Engine::on`] a stream returns a [`Queue`], whose methods are the ops. Arrays are [`View`](crate::View)s
 //! of cudarc's slices and views, with any strides. Nothing synchronises. Each op has an allocating form and
-//! an `_into` form that allocates nothing: outputs and workspace are the caller's, and the call can be
+//! an `_into` form that allocates no device memory: outputs and workspace are the caller's, and the call can be
 //! captured in a CUDA graph once its kernels are compiled: by a call before, or by the op's `_compile`
 //! method, which takes the same call. Any thread may call, whatever context is current there; the engine's is
 //! current afterwards.

@@ -45,7 +45,7 @@ impl Precision {
 /// An engine with the caller's stream: ops are enqueued there, in order, and nothing waits for them.
 ///
 /// Each op has four verbs. `loss`, say, allocates what it returns; `loss_into` writes into the caller's
-/// memory, allocates nothing, and can be captured in a graph once its kernels are compiled; `loss_workspace`
+/// memory, allocates none, and can be captured in a graph once its kernels are compiled; `loss_workspace`
 /// returns the bytes of workspace that it needs, which grow with n up to a chunk of columns and no further;
 /// `loss_compile` compiles its kernels ahead of time. The last three take the same call.
 ///
@@ -233,8 +233,8 @@ impl<'a> Queue<'a> {
     }
 
     /// Runs a call with a workspace of its own.
-    fn run_allocating<C: Typed>(&self, op: &'static str, call: &mut C) -> Result<()> {
-        let bytes = self.measure(call)?;
+    fn run_allocating<C: Typed>(&self, call: &mut C) -> Result<()> {
+        let (op, bytes) = (<C::Bare<'_> as op::Call>::OP, self.measure(call)?);
         let mut workspace = self.allocate::<u8>(op, "the workspace", bytes)?;
         self.run(call, &mut ViewMut::new(&mut workspace, [bytes])?)
     }
@@ -276,30 +276,30 @@ impl op::Engine for Queue<'_> {
     }
 
     fn run_weights<T: Element>(&self, call: &mut WeightsCall<'_, T, Cuda>) -> Result<()> {
-        self.run_allocating(op::WEIGHTS, call)
+        self.run_allocating(call)
     }
 
     fn run_attention<T: Element>(&self, call: &mut AttentionCall<'_, T, Cuda>) -> Result<()> {
-        self.run_allocating(op::ATTENTION, call)
+        self.run_allocating(call)
     }
 
     fn run_attention_backward<T: Element>(
         &self,
         call: &mut AttentionBackwardCall<'_, T, Cuda>,
     ) -> Result<()> {
-        self.run_allocating(op::ATTENTION, call)
+        self.run_allocating(call)
     }
 
     fn run_mix<T: Element>(&self, call: &mut MixCall<'_, T, Cuda>) -> Result<()> {
-        self.run_allocating(op::MIX, call)
+        self.run_allocating(call)
     }
 
     fn run_mix_backward<T: Element>(&self, call: &mut MixBackwardCall<'_, T, Cuda>) -> Result<()> {
-        self.run_allocating(op::MIX, call)
+        self.run_allocating(call)
     }
 
     fn run_loss<T: Element>(&self, call: &mut LossCall<'_, T, Cuda>) -> Result<()> {
-        self.run_allocating(op::LOSS, call)
+        self.run_allocating(call)
     }
 }
 

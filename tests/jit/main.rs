@@ -9,7 +9,7 @@ mod mirrors;
 
 use std::process::ExitCode;
 
-use mirrors::parameter_structs_are_those_of_the_kernels;
+use mirrors::{kernels_are_launched_with_what_they_take, parameter_structs_are_those_of_the_kernels};
 use support::harness::Harness;
 use support::nvrtc;
 
@@ -21,6 +21,11 @@ fn main() -> ExitCode {
     let mut harness = Harness::new();
     cache::add(harness.area("cache"), missing);
     matrix::add(harness.area("matrix"), missing);
-    support::harness::add!(harness.area("mirrors"), None, parameter_structs_are_those_of_the_kernels);
+    support::harness::add!(
+        harness.area("mirrors"),
+        None,
+        parameter_structs_are_those_of_the_kernels,
+        kernels_are_launched_with_what_they_take
+    );
     harness.run()
 }

@@ -131,6 +131,37 @@ fn asserted() -> BTreeMap<String, usize> {
     found.filter_map(parse).collect()
 }
 
+/// The struct that each kernel takes, by the kernels' own texts.
+fn taken() -> BTreeMap<String, String> {
+    let text = texts("kernels", &[".cu"]);
+    let opening = "(const __grid_constant__ ";
+    let parse = |at: usize| {
+        let kernel = text[..at].rsplit([' ', '\n']).next()?.to_owned();
+        Some((kernel, text[at + opening.len()..].split(' ').next()?.to_owned()))
+    };
+    text.match_indices(opening).filter_map(|(at, _)| parse(at)).collect()
+}
+
+/// The struct that the host launches each kernel with; for one that wraps another, that one.
+fn launched() -> BTreeMap<String, String> {
+    let text = texts("src/cuda", &[".rs"]);
+    let parse = |(at, opening): (usize, &str)| {
+        let (name, rest) = text[at + opening.len()..].split_once(" {")?;
+        let kernel = rest.split_once("const KERNEL: &'static str = \"")?.1.split_once('"')?.0;
+        let inner = text.split_once(&format!("struct {name}(")).map(|(_, rest)| rest);
+        let name = inner.and_then(|rest| rest.split_once(')')).map_or(name, |(inner, _)| inner);
+        Some((kernel.to_owned(), name.to_owned()))
+    };
+    text.match_indices("impl Params for ").filter_map(parse).collect()
+}
+
+/// Every kernel is launched with the struct that it takes.
+pub fn kernels_are_launched_with_what_they_take() {
+    let taken = taken();
+    assert!(taken.len() >= 19, "only {} kernels were found", taken.len());
+    assert_eq!(launched(), taken);
+}
+
 /// Every parameter struct of src/cuda is that of the same name in kernels/.
 pub fn parameter_structs_are_those_of_the_kernels() {
     let ours = of_rust();
